@@ -1,0 +1,55 @@
+"""Writing a file or a folder so that a reader finds the whole of it or nothing, whenever the writer is killed."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import StrataError
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes `content` aside, flushes it to the disk, and renames it to `path`, over a file already there."""
+    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o644)  # mkstemp makes it readable by its owner only
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # the rename itself must survive a power cut
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, beside `path`; it becomes `path` when the block ends, and vanishes if the block fails.
+
+    A killed process leaves `.<name>.partial` behind, which no command reads and the next run replaces.
+    Raises StrataError if `path` already holds something, or cannot be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise StrataError("already exists and is not empty", where=path, fix="choose another --out, or delete it")
+    aside = path.absolute().parent / f".{path.absolute().name}.partial"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise StrataError(f"cannot be created ({error.strerror})", where=path, fix="choose another --out") from None
+    try:
+        yield aside
+        if path.exists():
+            path.rmdir()
+        aside.rename(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise

@@ -1,0 +1,129 @@
+"""The manifest of a sample store: what lies in it, what was learned from it, and what was left out of it.
+
+It is written last: a folder without it is no sample store. Building writes it; batches, training and evaluation
+read it, and need nothing else to understand the Parquet files beside it.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.atomic import replace_file
+from pipeline.errors import StrataError
+from pipeline.spec import Spec
+
+MANIFEST = "manifest.json"
+SplitName = Literal["train", "valid", "test"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SampleFile(_Part):
+    """One Parquet file of samples; `path` is relative to the store."""
+
+    path: str
+    split: SplitName
+    date: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class RawCounts(_Part):
+    """What became of the rows of a raw table: read = kept + duplicates + the sum of rejected."""
+
+    read: int
+    kept: int
+    duplicates: int
+    rejected: dict[str, int]
+
+
+class EventCounts(_Part):
+    """What became of the rows of an event that were kept: they found their impression, or why not."""
+
+    attributed: int
+    without_impression: int
+    outside_window: int
+
+
+class LabelStatistics(_Part):
+    """Labels of an objective over the rows of a split that learn it; `mean` is the rate of a binary one."""
+
+    rows: int
+    mean: float | None
+    min: float | None
+    max: float | None
+
+
+class Normaliser(_Part):
+    """Mean and standard deviation of a dense feature on the training split, after log1p if it has one."""
+
+    mean: float
+    std: float
+
+
+class Learned(_Part):
+    """What the training split taught: it belongs to the samples, not to the spec.
+
+    `table_rows` sizes the embedding tables; `vocabularies` names, per vocab table, the Parquet file (value, index,
+    count) in the store; `boundaries` cut a number into quantiles; `baselines` has, per objective with
+    `baseline_by`, the median training label by index of that feature.
+    """
+
+    table_rows: dict[str, int]
+    vocabularies: dict[str, str]
+    boundaries: dict[str, list[float]]
+    normalisers: dict[str, Normaliser]
+    baselines: dict[str, list[float]]
+
+
+class Manifest(_Part):
+    """The content of manifest.json."""
+
+    format: Literal[1] = 1
+    spec: Spec
+    fingerprint: str
+    raw_folder: str
+    created: str
+    files: list[SampleFile]
+    learned: Learned
+    labels: dict[str, dict[SplitName, LabelStatistics]]
+    raw: dict[str, RawCounts]
+    events: dict[str, EventCounts]
+    without_profile: dict[str, int]
+    """Impressions for which a profile table has no row."""
+
+    def rows(self, split: SplitName) -> int:
+        return sum(file.rows for file in self.files if file.split == split)
+
+    def days(self, split: SplitName) -> list[str]:
+        return sorted({file.date for file in self.files if file.split == split})
+
+    def save(self, store: Path) -> None:
+        replace_file(store / MANIFEST, self.model_dump_json(indent=1).encode())
+
+
+def load_manifest(store: Path) -> Manifest:
+    """The manifest of a sample store whose files are all there, with the sizes they were written with.
+
+    Raises StrataError otherwise.
+    """
+    path = store / MANIFEST
+    if not path.is_file():
+        raise StrataError(f"no sample store (it has no {MANIFEST})", where=store, fix="run scripts/build_samples.py")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StrataError(f"not a manifest of this version ({first['msg']} at {'.'.join(map(str, first['loc']))})",
+                          where=path, fix="build the samples again") from None  # fmt: skip
+    for file in manifest.files:
+        found = store / file.path
+        size = found.stat().st_size if found.is_file() else None
+        if size != file.bytes:
+            what = "missing" if size is None else f"{size} bytes long, but was written with {file.bytes}"
+            raise StrataError(what, where=found, fix="the store is damaged: build the samples again")
+    return manifest

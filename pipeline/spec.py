@@ -1,0 +1,375 @@
+"""The typed spec: what a file in `feature_specs/` may say, and what of it must agree.
+
+It knows names and types, not expressions: those are SQL over Polars columns and are checked, still before
+any data is read, by `pipeline/samples/lineage.py`. Nothing learned from data belongs here.
+"""
+
+import hashlib
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+ColumnType = Literal["int8", "int16", "int32", "int64", "float32", "float64", "string", "bool"]
+Sql = Annotated[str, StringConstraints(min_length=1)]
+
+
+class _Part(BaseModel):
+    """A piece of the spec: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# ---------------------------------------------------------------------------------------------- raw logs
+
+
+class RawTable(_Part):
+    """Files of one kind: where they lie below `--raw`, their columns, and SQL conditions each row must meet."""
+
+    files: str
+    columns: dict[str, ColumnType]
+    checks: tuple[Sql, ...] = ()
+
+
+class Impressions(RawTable):
+    """One row per video shown to a user; `time` is in ms since the epoch, UTC.
+
+    `outcomes` names the columns of an interaction log that became known only after the impression.
+    """
+
+    id: tuple[str, ...]
+    user: str
+    video: str
+    time: str
+    outcomes: tuple[str, ...] = ()
+
+
+class Event(RawTable):
+    """Something a user did after an impression, joined to it by the impression's id columns.
+
+    It counts only if it happened at most `within_s` seconds after the impression. `values` says how a column
+    is combined where the same event happened more than once.
+    """
+
+    time: str
+    within_s: PositiveInt
+    values: dict[str, Literal["sum", "max", "min", "first", "last"]] = {}
+
+
+class Profile(RawTable):
+    """One row per user, video or the like, joined by `key`."""
+
+    key: str
+
+
+class Logs(_Part):
+    """The raw logs. With `events` they are event logs; with `impression.outcomes`, interaction logs.
+
+    `day` is the SQL expression of the day a row is filed under; by default the local date of its time.
+    """
+
+    timezone: str = "UTC"
+    day: Sql | None = None
+    impression: Impressions
+    events: dict[Name, Event] = {}
+    profiles: dict[Name, Profile] = {}
+
+    def tables(self) -> dict[str, RawTable]:
+        """Every raw table by the name that errors and counts use for it."""
+        return {"impression": self.impression, **self.events, **self.profiles}
+
+
+# ---------------------------------------------------------------------------------------------- features
+
+
+class Measure(_Part):
+    """What a trailing counter adds up: rows of an event, or the mean of an expression over them."""
+
+    event: str = "impression"
+    where: Sql | None = None
+    mean: Sql | None = None
+
+
+class Counters(_Part):
+    """Trailing counters over completed days: a column `<by>_<measure>_<days>d` for each combination."""
+
+    days: tuple[PositiveInt, ...]
+    by: dict[Name, str]
+    measures: dict[Name, Measure]
+
+    def column(self, by: str, measure: str, days: int) -> str:
+        return f"{by}_{measure}_{days}d"
+
+    def columns(self) -> list[str]:
+        return [self.column(by, measure, d) for by in self.by for measure in self.measures for d in self.days]
+
+
+class Table(_Part):
+    """An embedding table; the features that name it share it."""
+
+    dim: PositiveInt
+    pooling: Literal["sum", "mean"] = "mean"
+
+
+class VocabTable(Table):
+    """Ids seen at least `min_count` times in the training split, most frequent first; 0 for all others."""
+
+    encode: Literal["vocab"]
+    min_count: PositiveInt = 1
+
+
+class HashTable(Table):
+    """FNV-1a of the id's text, folded into `rows` - 1 rows; row 0 is for a missing id."""
+
+    encode: Literal["hash"]
+    rows: Annotated[int, Field(ge=2)]
+
+
+class QuantileTable(Table):
+    """A number turned into the index of its quantile on the training split; 0 for a missing number."""
+
+    encode: Literal["quantiles"]
+    buckets: Annotated[int, Field(ge=2)]
+
+
+AnyTable = Annotated[VocabTable | HashTable | QuantileTable, Field(discriminator="encode")]
+
+
+class IdFeature(_Part):
+    """One categorical value. `source` is an SQL expression; by default the column of the feature's name."""
+
+    kind: Literal["id"]
+    table: str
+    source: Sql | None = None
+
+
+class IdListFeature(_Part):
+    """Several categorical values in one string, such as tags, of which the first `last` are kept."""
+
+    kind: Literal["id_list"]
+    table: str
+    source: Sql | None = None
+    separator: str = ","
+    max_length: PositiveInt = 16
+
+
+class HistoryFeature(_Part):
+    """The values of `of` in the user's `last` events of a kind, strictly before the impression."""
+
+    kind: Literal["history"]
+    table: str
+    of: str
+    event: str = "impression"
+    where: Sql | None = None
+    last: PositiveInt
+
+
+class DenseFeature(_Part):
+    """A number. A missing one becomes 0 after normalising, which is the mean if `standardise` is asked for."""
+
+    kind: Literal["dense"]
+    source: Sql | None = None
+    normalise: tuple[Literal["log1p", "standardise"], ...] = ("standardise",)
+
+
+AnyFeature = Annotated[IdFeature | IdListFeature | HistoryFeature | DenseFeature, Field(discriminator="kind")]
+
+
+# --------------------------------------------------------------------------------- objectives and scenes
+
+
+class BinaryObjective(_Part):
+    """A yes or no, learned with the logistic loss; `where` is its sample space."""
+
+    kind: Literal["binary"]
+    label: Sql
+    where: Sql | None = None
+
+
+class RegressionObjective(_Part):
+    """A non-negative number in `unit`, learned after `transform` and predicted in its own unit.
+
+    The report holds it against the median training label of the rows that share the value of `baseline_by`.
+    """
+
+    kind: Literal["regression"]
+    label: Sql
+    where: Sql | None = None
+    unit: str = ""
+    transform: Literal["none", "log1p"] = "none"
+    loss: Literal["mse", "mae", "huber"] = "mse"
+    baseline_by: str | None = None
+
+
+AnyObjective = Annotated[BinaryObjective | RegressionObjective, Field(discriminator="kind")]
+
+
+class Scene(_Part):
+    """A named subset of the rows, with the weight of each objective that is learned on it."""
+
+    where: Sql
+    weights: dict[str, Annotated[float, Field(ge=0)]]
+
+
+class Split(_Part):
+    """The last days of the log: first `valid_days`, then `test_days`; training gets all before."""
+
+    valid_days: PositiveInt = 1
+    test_days: PositiveInt = 1
+
+
+class Spec(_Part):
+    """A whole spec; samples, tables, towers, losses, metrics and report sections are derived from it."""
+
+    name: Name
+    logs: Logs
+    split: Split = Split()
+    columns: dict[Name, Sql] = {}
+    counters: Counters | None = None
+    tables: dict[Name, AnyTable]
+    features: dict[Name, AnyFeature]
+    objectives: dict[Name, AnyObjective]
+    scenes: dict[Name, Scene]
+    sample_weight: Sql | None = None
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        _check_logs(self.logs)
+        _check_features(self)
+        _check_scenes(self)
+        return self
+
+    def fingerprint(self) -> str:
+        """Travels with samples, checkpoints and predictions; a mismatch is refused."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
+    def sparse_features(self) -> dict[str, IdFeature | IdListFeature | HistoryFeature]:
+        return {name: f for name, f in self.features.items() if not isinstance(f, DenseFeature)}
+
+    @property
+    def dense_features(self) -> dict[str, DenseFeature]:
+        return {name: f for name, f in self.features.items() if isinstance(f, DenseFeature)}
+
+    @property
+    def terms(self) -> list[tuple[str, str, float]]:
+        """The (scene, objective, weight) triples of the loss, in the order of the spec."""
+        return [(s, o, w) for s, scene in self.scenes.items() for o, w in scene.weights.items()]
+
+
+# Columns of the sample store and of stored predictions.
+SAMPLE_ID, USER, TIME, WEIGHT = "sample_id", "user_id", "time_ms", "sample_weight"
+
+
+def scene_column(scene: str) -> str:
+    return f"scene_{scene}"
+
+
+def label_column(objective: str) -> str:
+    return f"label_{objective}"
+
+
+def mask_column(objective: str) -> str:
+    return f"mask_{objective}"
+
+
+def prediction_column(objective: str) -> str:
+    return f"pred_{objective}"
+
+
+def feature_column(feature: str) -> str:
+    return f"feature_{feature}"
+
+
+# ------------------------------------------------------------------------------------- what must agree
+
+
+def _require(holds: bool, key: str, found: str, right: str) -> None:
+    """Refuses the spec with a message `key: found; right` that `spec_file.py` prefixes with the file."""
+    if not holds:
+        raise ValueError(f"{key}: {found}; {right}")
+
+
+def _check_logs(logs: Logs) -> None:
+    impression = logs.impression
+    _require(
+        bool(logs.events) != bool(impression.outcomes),
+        "logs",
+        "declares both `events` and `impression.outcomes`" if logs.events else "has no outcome of an impression",
+        "give `events` for event logs, or `impression.outcomes` for interaction logs",
+    )
+    for key in (*impression.id, impression.user, impression.video, impression.time, *impression.outcomes):
+        _require(key in impression.columns, "logs.impression", f"`{key}` is not declared", "add it to `columns`")
+    for key, type_ in impression.columns.items():
+        if key in (impression.time,):
+            _require(type_ == "int64", f"logs.impression.columns.{key}", f"is {type_}", "a time in ms needs int64")
+    for name, event in logs.events.items():
+        place = f"logs.events.{name}"
+        _require(name != "impression", place, "is the name of the impressions", "call the event something else")
+        for key in (event.time, *event.values):
+            _require(key in event.columns, place, f"`{key}` is not declared", "add it to `columns`")
+        for key in impression.id:
+            _check_same_type(key, impression, "logs.impression", event, place)
+    for name, profile in logs.profiles.items():
+        place = f"logs.profiles.{name}"
+        _require(name not in ("impression", *logs.events), place, "is also an event", "give the profile another name")
+        _require(profile.key in profile.columns, place, f"`{profile.key}` is not declared", "add it to `columns`")
+        _require(
+            profile.key in impression.columns,
+            f"{place}.key",
+            f"`{profile.key}` is no column of the impressions",
+            f"use one of {', '.join(impression.columns)}",
+        )
+        _check_same_type(profile.key, impression, "logs.impression", profile, place)
+
+
+def _check_same_type(key: str, left: RawTable, left_place: str, right: RawTable, right_place: str) -> None:
+    _require(key in right.columns, right_place, f"`{key}` is not declared", "it joins the rows: add it to `columns`")
+    _require(
+        left.columns[key] == right.columns[key],
+        f"{right_place}.columns.{key}",
+        f"is {right.columns[key]}, but {left_place}.columns.{key} is {left.columns[key]}",
+        "the two tables are joined by it: give both the same type",
+    )
+
+
+def _check_features(spec: Spec) -> None:
+    events = {"impression", *spec.logs.events}
+    for name, feature in spec.sparse_features.items():
+        place = f"features.{name}"
+        _require(
+            feature.table in spec.tables,
+            f"{place}.table",
+            f"there is no table `{feature.table}`",
+            f"use one of {', '.join(spec.tables)}, or declare it under `tables`",
+        )
+        if isinstance(feature, HistoryFeature):
+            _require(feature.event in events, f"{place}.event", f"there is no event `{feature.event}`",
+                     f"use one of {', '.join(sorted(events))}")  # fmt: skip
+        if isinstance(spec.tables[feature.table], QuantileTable):
+            _require(isinstance(feature, IdFeature), f"{place}.table", f"`{feature.table}` holds quantiles of a number",
+                     "only a feature of kind id can use it")  # fmt: skip
+    for name, table in spec.tables.items():
+        users = [f for f, feature in spec.sparse_features.items() if feature.table == name]
+        _require(bool(users), f"tables.{name}", "no feature uses it", "delete it or name it in a feature")
+        if isinstance(table, QuantileTable):
+            _require(len(users) == 1, f"tables.{name}", f"is shared by {', '.join(users)}",
+                     "quantiles belong to one number: give each feature its own table")  # fmt: skip
+    if spec.counters:
+        for name, measure in spec.counters.measures.items():
+            _require(measure.event in events, f"counters.measures.{name}.event", f"there is no event `{measure.event}`",
+                     f"use one of {', '.join(sorted(events))}")  # fmt: skip
+
+
+def _check_scenes(spec: Spec) -> None:
+    for name, scene in spec.scenes.items():
+        for objective in scene.weights:
+            _require(objective in spec.objectives, f"scenes.{name}.weights.{objective}", "there is no such objective",
+                     f"use one of {', '.join(spec.objectives)}")  # fmt: skip
+    for name, objective in spec.objectives.items():
+        if isinstance(objective, RegressionObjective) and objective.baseline_by:
+            _require(isinstance(spec.features.get(objective.baseline_by), IdFeature),
+                     f"objectives.{name}.baseline_by", f"`{objective.baseline_by}` is no feature of kind id",
+                     "name one, such as a duration in quantiles")  # fmt: skip
+        _require(any(name in scene.weights for scene in spec.scenes.values()), f"objectives.{name}",
+                 "no scene learns it", "give it a weight in a scene, or delete it")  # fmt: skip
