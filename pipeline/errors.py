@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
+
 
 class StrataError(Exception):
     """A mistake in what the user gave us: says what is wrong, where, and what to do about it.
@@ -17,10 +19,25 @@ class StrataError(Exception):
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Every command runs inside it: a `StrataError` becomes one line on stderr and exit status 2."""
+def one_line_errors(quiet: bool = False) -> Iterator[None]:
+    """Every command runs inside it: a mistake becomes one line on stderr and exit status 2.
+
+    `quiet` leaves the line to another process that fails in the same way.
+    """
     try:
         yield
-    except StrataError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (StrataError, ValidationError) as error:
+        if not quiet:
+            print(f"error: {_option_error(error) if isinstance(error, ValidationError) else error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        if not quiet:
+            print("interrupted; nothing half-written is left", file=sys.stderr)
+        sys.exit(130)
+
+
+def _option_error(error: ValidationError) -> str:
+    """A value on the command line that has the right type, but that a configuration class refuses."""
+    problem = error.errors()[0]
+    option = ".".join(str(part) for part in problem["loc"]).replace("_", "-")
+    return f"--{option}: found {problem['input']!r}; {problem['msg'][0].lower() + problem['msg'][1:]}"

@@ -4,6 +4,7 @@ It is written last: a folder without it is no sample store. Building writes it; 
 read it, and need nothing else to understand the Parquet files beside it.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -65,16 +66,22 @@ class Normaliser(_Part):
     std: float
 
 
+class Vocabulary(_Part):
+    """A Parquet file in the store with the columns value, index and count."""
+
+    path: str
+    sha256: str
+
+
 class Learned(_Part):
     """What the training split taught: it belongs to the samples, not to the spec.
 
-    `table_rows` sizes the embedding tables; `vocabularies` names, per vocab table, the Parquet file (value, index,
-    count) in the store; `boundaries` cut a number into quantiles; `baselines` has, per objective with
+    `table_rows` sizes the embedding tables; `vocabularies` are by vocab table; `boundaries` cut a number into quantiles; `baselines` has, per objective with
     `baseline_by`, the median training label by index of that feature.
     """
 
     table_rows: dict[str, int]
-    vocabularies: dict[str, str]
+    vocabularies: dict[str, Vocabulary]
     boundaries: dict[str, list[float]]
     normalisers: dict[str, Normaliser]
     baselines: dict[str, list[float]]
@@ -95,6 +102,10 @@ class Manifest(_Part):
     events: dict[str, EventCounts]
     without_profile: dict[str, int]
     """Impressions for which a profile table has no row."""
+
+    def encoding(self) -> str:
+        """Tells apart stores whose numbers mean different things to a model: by the spec and all that was learned."""
+        return hashlib.sha256((self.fingerprint + self.learned.model_dump_json()).encode()).hexdigest()
 
     def rows(self, split: SplitName) -> int:
         return sum(file.rows for file in self.files if file.split == split)

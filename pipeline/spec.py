@@ -277,6 +277,16 @@ def prediction_column(objective: str) -> str:
     return f"pred_{objective}"
 
 
+def truth_column(objective: str) -> str:
+    """True probability of a binary objective, where logs are simulated."""
+    return f"truth_{objective}"
+
+
+def baseline_column(objective: str) -> str:
+    """Prediction of a simple rule for a regression objective, in its unit."""
+    return f"baseline_{objective}"
+
+
 def feature_column(feature: str) -> str:
     return f"feature_{feature}"
 
@@ -362,9 +372,9 @@ def _check_features(spec: Spec) -> None:
 
 
 def _check_scenes(spec: Spec) -> None:
-    for name, scene in spec.scenes.items():
-        for objective in scene.weights:
-            _require(objective in spec.objectives, f"scenes.{name}.weights.{objective}", "there is no such objective",
+    for scene_name, scene in spec.scenes.items():
+        for learned in scene.weights:
+            _require(learned in spec.objectives, f"scenes.{scene_name}.weights.{learned}", "there is no such objective",
                      f"use one of {', '.join(spec.objectives)}")  # fmt: skip
     for name, objective in spec.objectives.items():
         if isinstance(objective, RegressionObjective) and objective.baseline_by:

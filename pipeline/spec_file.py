@@ -102,5 +102,5 @@ def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
         if "$ref" in option:
             node = option
     if "$ref" in node:
-        return schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
     return node

@@ -53,4 +53,3 @@ def append_outcomes(impressions: pl.DataFrame, attributed: dict[str, Attributed]
             pl.col(name).fill_null(False)
         )
     return impressions
-

@@ -9,7 +9,7 @@ import polars as pl
 
 from pipeline.atomic import new_folder
 from pipeline.errors import StrataError
-from pipeline.manifest import EventCounts, LabelStatistics, Learned, Manifest, RawCounts, SplitName
+from pipeline.manifest import EventCounts, LabelStatistics, Learned, Manifest, RawCounts, SplitName, Vocabulary
 from pipeline.progress import Stages, stages
 from pipeline.raw.reading import RawRows, read_table
 from pipeline.samples.attribution import EVENT_TIME, Attributed, append_outcomes, attribute_events
@@ -188,7 +188,7 @@ def _checked_labels(
 
 
 def _learned(
-    spec: Spec, encoders: Encoders, baselines: dict[str, list[float]], vocabularies: dict[str, str]
+    spec: Spec, encoders: Encoders, baselines: dict[str, list[float]], vocabularies: dict[str, Vocabulary]
 ) -> Learned:
     return Learned(
         table_rows={name: encoders.rows(name, table) for name, table in spec.tables.items()},

@@ -51,8 +51,8 @@ def fit_encoders(train: pl.DataFrame, spec: Spec) -> Encoders:
     normalisers = {}
     for name, feature in spec.dense_features.items():
         if "standardise" in feature.normalise:
-            values = train[feature_column(name)].drop_nulls()
-            mean, std = (float(values.mean()), float(values.std(ddof=0))) if len(values) else (0.0, 0.0)
+            values = train[feature_column(name)].drop_nulls().to_numpy()
+            mean, std = (values.mean(), values.std()) if len(values) else (0.0, 0.0)
             normalisers[name] = Normaliser(mean=mean, std=std if std > 0 else 1.0)
     return Encoders(vocabularies, boundaries, normalisers)
 
@@ -80,7 +80,7 @@ def _fit_quantiles(train: pl.DataFrame, spec: Spec, name: str, table: QuantileTa
     if values.is_empty():
         return []
     inner = np.linspace(0, 1, table.buckets + 1)[1:-1]
-    return np.unique(np.quantile(values.to_numpy(), inner)).tolist()
+    return list(np.unique(np.quantile(values.to_numpy(), inner)))
 
 
 def encode(samples: pl.DataFrame, spec: Spec, encoders: Encoders) -> pl.DataFrame:

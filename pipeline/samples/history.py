@@ -21,8 +21,14 @@ def append_history(samples: pl.DataFrame, past: pl.DataFrame, *, user: str, time
     asked = samples.select(user=pl.col(user), time_ms=pl.col(time)).with_row_index("row")
     ends = (
         asked.sort("time_ms")
-        .join_asof(moments.sort("time_ms"), on="time_ms", by="user", strategy="backward",
-                   allow_exact_matches=False, check_sortedness=False)  # fmt: skip
+        .join_asof(
+            moments.sort("time_ms"),
+            on="time_ms",
+            by="user",
+            strategy="backward",
+            allow_exact_matches=False,
+            check_sortedness=False,  # Polars cannot check it within groups
+        )
         .join(first, on="user", how="left")
         .sort("row")
     )

@@ -10,6 +10,7 @@ decided here, in one place:
   both count only events of the past (completed days, or strictly before the impression).
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def _raw_columns(spec: Spec, outcomes: dict[str, pl.DataType], check: "_Checker"
         check.new_column(f"logs.events.{name}", name, known)
         for value in spec.logs.events[name].values:
             others = {v for e, event in spec.logs.events.items() for v in event.values if e != name}
-            check.new_column(f"logs.events.{name}.values.{value}", value, dict.fromkeys(others | known.keys()))
+            check.new_column(f"logs.events.{name}.values.{value}", value, others | known.keys())
     for name, profile in spec.logs.profiles.items():
         for column, type_ in schema(profile).items():
             if column != profile.key:
@@ -159,7 +160,7 @@ class _Checker:
     def refuse(self, key: str, found: str, right: str) -> None:
         raise StrataError(f"{key}: {found}", where=self.source, fix=right)
 
-    def new_column(self, key: str, name: str, taken: dict[str, pl.DataType]) -> None:
+    def new_column(self, key: str, name: str, taken: Container[str]) -> None:
         if name in taken or name in BUILT_IN:
             self.refuse(key, f"there is another column `{name}`", "give one of the two another name")
 

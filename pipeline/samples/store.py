@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.manifest import SampleFile, SplitName
+from pipeline.manifest import SampleFile, SplitName, Vocabulary
 from pipeline.samples.lineage import DAY
 from pipeline.spec import (
     SAMPLE_ID,
@@ -21,7 +21,7 @@ from pipeline.spec import (
 
 ROWS_PER_FILE = 1_000_000
 # Small enough that the rows of many groups mix when training shuffles whole groups, large enough to read fast.
-ROWS_PER_GROUP = 4096
+ROWS_PER_GROUP = 2048
 
 
 def sample_columns(spec: Spec) -> list[str]:
@@ -45,8 +45,6 @@ def write_samples(samples: pl.DataFrame, split_of_day: dict[object, SplitName], 
         for part, piece in enumerate(rows.sort(TIME, SAMPLE_ID).iter_slices(ROWS_PER_FILE)):
             path = target / f"part-{part:04d}.parquet"
             piece.write_parquet(path, row_group_size=ROWS_PER_GROUP, compression="zstd", compression_level=1)
-            with path.open("rb") as file:
-                checksum = hashlib.file_digest(file, "sha256").hexdigest()
             files.append(
                 SampleFile(
                     path=str(path.relative_to(folder)),
@@ -54,19 +52,21 @@ def write_samples(samples: pl.DataFrame, split_of_day: dict[object, SplitName], 
                     date=str(day),
                     rows=piece.height,
                     bytes=path.stat().st_size,
-                    sha256=checksum,
+                    sha256=_checksum(path),
                 )
             )
     return files
 
 
-def write_vocabularies(vocabularies: dict[str, pl.DataFrame], folder: Path) -> dict[str, str]:
-    """Writes `vocabularies/<table>.parquet` and returns these paths by table."""
+def write_vocabularies(vocabularies: dict[str, pl.DataFrame], folder: Path) -> dict[str, Vocabulary]:
+    """Writes `vocabularies/<table>.parquet`."""
     (folder / "vocabularies").mkdir()
-    paths = {name: f"vocabularies/{name}.parquet" for name in vocabularies}
+    written = {}
     for name, vocabulary in vocabularies.items():
-        vocabulary.write_parquet(folder / paths[name])
-    return paths
+        path = folder / "vocabularies" / f"{name}.parquet"
+        vocabulary.write_parquet(path)
+        written[name] = Vocabulary(path=str(path.relative_to(folder)), sha256=_checksum(path))
+    return written
 
 
 def write_rejected(rejected: dict[str, pl.DataFrame], folder: Path) -> None:
@@ -75,3 +75,8 @@ def write_rejected(rejected: dict[str, pl.DataFrame], folder: Path) -> None:
     for name, rows in rejected.items():
         if rows.height:
             rows.write_parquet(folder / "rejected" / f"{name}.parquet")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,44 @@
+# The two commands a newcomer needs are `make demo` and `make test`. Both install what is missing into .venv first;
+# PYTHON, DEVICE and TORCH_INDEX say how (see scripts/install.sh).
+
+SPEC ?= feature_specs/short_video.yaml
+USERS ?= 5000
+VIDEOS ?= 2000
+DAYS ?= 8
+PROCESSES ?= 2
+ARGS ?=
+
+.PHONY: help install install-dev demo test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    simulate logs, build samples, train PLE, evaluate: ends with a report in demo/report"
+	@echo "make test    lint and run every test; ARGS='-k history' goes to pytest"
+	@echo "make lint    check style, format and types only"
+	@echo "make clean   remove demo/ and caches; .venv stays"
+
+install:
+	@scripts/install.sh
+
+install-dev:
+	@scripts/install.sh dev
+
+demo: install
+	@rm -rf demo
+	.venv/bin/python scripts/simulate_logs.py --spec $(SPEC) --out demo/raw --users $(USERS) --videos $(VIDEOS) --days $(DAYS)
+	.venv/bin/python scripts/build_samples.py --spec $(SPEC) --raw demo/raw --out demo/samples
+	OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) scripts/train.py --spec $(SPEC) --samples demo/samples --out demo/run
+	.venv/bin/python scripts/evaluate.py --run demo/run --samples demo/samples --split test --out demo/report
+	@echo "The report: $(CURDIR)/demo/report/report.html"
+
+test: lint
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: install-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+clean:
+	rm -rf demo strata.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

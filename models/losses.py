@@ -1,0 +1,75 @@
+"""What an output means: the loss that it is trained with, and the prediction that it stands for.
+
+    L = Σ_scene Σ_objective  W[scene, objective] · ( Σ_rows m · c · ℓ(ŷ, y) ) / max(1, Σ_rows m · c)
+
+Shapes: B rows, C output columns, O objectives, S scenes, K terms of the loss, one for each of `spec.terms`.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.towers import OutputLayout
+from pipeline.spec import AnyObjective, BinaryObjective, Spec
+
+# Each gives ℓ of every row.
+REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+
+
+def row_loss(objective: AnyObjective, output_B: Tensor, label_B: Tensor) -> Tensor:
+    """ℓ(ŷ, y) of each row, [B]: the logistic loss of a logit, or a regression loss after the label's transform."""
+    if isinstance(objective, BinaryObjective):
+        return F.binary_cross_entropy_with_logits(output_B, label_B, reduction="none")
+    target_B = label_B.log1p() if objective.transform == "log1p" else label_B
+    return REGRESSION_LOSSES[objective.loss](output_B, target_B, reduction="none")
+
+
+def row_prediction(objective: AnyObjective, output_B: Tensor) -> Tensor:
+    """The probability that an output stands for, or the number in the objective's own unit, at least 0; [B]."""
+    if isinstance(objective, BinaryObjective):
+        return output_B.sigmoid()
+    return (output_B.expm1() if objective.transform == "log1p" else output_B).clamp(min=0)
+
+
+class Objectives:
+    """The loss and the predictions of all objectives of a spec, from the outputs laid out by `layout`."""
+
+    def __init__(self, spec: Spec, layout: OutputLayout) -> None:
+        """Holds no tensors: results are on the device of what is given."""
+        self.objectives = list(spec.objectives.values())
+        self.layout = layout
+
+    def weighted_sums(
+        self, outputs_BC: Tensor, labels_BO: Tensor, masks_BO: Tensor, scenes_BS: Tensor, weight_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Σ m·c·ℓ and Σ m·c of every term over these rows, both [K]; sums over parts of a batch add up to its own.
+
+        `masks_BO` and `scenes_BS` are bool, and m is true where both are. Labels where m is false may be anything,
+        NaN too: they touch neither value nor gradient.
+        """
+        outputs_BC = outputs_BC.float()
+        numerators, denominators = [], []
+        for term in self.layout.terms:
+            m_B = scenes_BS[:, term.scene] & masks_BO[:, term.objective]
+            mc_B = torch.where(m_B, weight_B, 0.0)
+            label_B = torch.where(m_B, labels_BO[:, term.objective], 0.0)
+            loss_B = row_loss(self.objectives[term.objective], outputs_BC[:, term.column], label_B)
+            numerators.append((mc_B * loss_B).sum())
+            denominators.append(mc_B.sum())
+        return torch.stack(numerators), torch.stack(denominators)
+
+    def combine(self, numerators_K: Tensor, denominators_K: Tensor) -> Tensor:
+        """L, a scalar, from the sums of `weighted_sums`.
+
+        On several ranks, give each its own numerators and the denominators summed over all ranks: the ranks'
+        losses then add up to L of the global batch, and so do their gradients (not average: mind what averages).
+        """
+        weights_K = numerators_K.new_tensor([term.weight for term in self.layout.terms])
+        return (weights_K * numerators_K / denominators_K.clamp(min=1)).sum()
+
+    def predict(self, outputs_BC: Tensor, scenes_BS: Tensor) -> Tensor:
+        """Probabilities, and numbers in their own unit, [B, O], each by the output that `layout.select` picks."""
+        selected = self.layout.select(outputs_BC.float(), scenes_BS).unbind(dim=1)
+        return torch.stack([row_prediction(o, y_B) for o, y_B in zip(self.objectives, selected, strict=True)], dim=1)

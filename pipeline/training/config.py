@@ -1,0 +1,70 @@
+"""Everything that a run can be told: one tree, saved as `config.json`, each leaf a flag of scripts/train.py."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from models.config import ModelConfig
+from pipeline.atomic import replace_file
+from pipeline.errors import StrataError
+from pipeline.training.optimisers import DenseConfig, ScheduleConfig
+from pipeline.training.sharding import TablesConfig
+
+CONFIG = "config.json"
+
+
+class LoopConfig(BaseModel):
+    """How long to train, on what batches, and when to look at the validation split."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: PositiveInt = 3
+    """Times that training goes through the training split, at most."""
+    batch_size: PositiveInt = 2048
+    """Rows of a global batch, all ranks together."""
+    seed: int = Field(default=0, ge=0)
+    """Of the order of the rows, of the initial weights and of dropout."""
+    validate_every: int = Field(default=0, ge=0)
+    """Steps between validations, each followed by a checkpoint; 0 is once per epoch."""
+    patience: int = Field(default=2, ge=0)
+    """Validations without a lower loss after which training stops early; 0 never stops."""
+    log_every: PositiveInt = 50
+    """Steps between lines of metrics.jsonl."""
+
+
+class TrainConfig(BaseModel):
+    """Trains a multi-task ranking model on a sample store, with a loss weight per scene and objective."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    spec: Path
+    """The spec (YAML) that the samples were built with."""
+    samples: Path
+    """The sample store made by scripts/build_samples.py."""
+    out: Path
+    """The run's folder: config.json, checkpoints/, metrics.jsonl, tensorboard/."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out, if there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes CUDA where there is any."""
+    loop: LoopConfig = LoopConfig()
+    model: ModelConfig = ModelConfig()
+    tables: TablesConfig = TablesConfig()
+    dense: DenseConfig = DenseConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    def save(self) -> None:
+        replace_file(self.out / CONFIG, self.model_dump_json(indent=1).encode())
+
+
+def load_config(run: Path) -> TrainConfig:
+    """The configuration of an earlier run. Raises StrataError if the folder is no run."""
+    path = run / CONFIG
+    if not path.is_file():
+        raise StrataError(f"is no run (it has no {CONFIG})", where=run, fix="pass a folder made by scripts/train.py")
+    try:
+        return TrainConfig.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise StrataError(f"not a configuration of this version ({str(error).splitlines()[0]})", where=path,
+                          fix="train the model again") from None  # fmt: skip

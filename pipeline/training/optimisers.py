@@ -1,0 +1,107 @@
+"""The optimisers of a sharded model, and the learning rate over a run.
+
+Sharded tables are updated inside the backward pass. What is left are the dense part (Adam) and the tables that the
+plan replicates on every rank, which get the same row-wise Adagrad from dense gradients.
+"""
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.optim import Adam
+from torchrec.distributed import DistributedModelParallel
+from torchrec.optim import RowWiseAdagrad
+from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
+from torchrec.optim.optimizers import in_backward_optimizer_filter
+
+from pipeline.training.sharding import ADAGRAD_EPS, TablesConfig
+
+
+class DenseConfig(BaseModel):
+    """Adam, for the dense part of the model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Before warm-up and decay."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled from the gradient, as in AdamW."""
+
+
+class ScheduleConfig(BaseModel):
+    """How both learning rates change over the run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of all steps over which the rates grow from 0, linearly."""
+    decay: Literal["none", "linear", "cosine"] = "cosine"
+    """How they fall after that."""
+    final: float = Field(default=0.05, ge=0, le=1)
+    """Share of the full rates that is left at the last step."""
+
+    def factor(self, step: int, total: int) -> float:
+        """What both learning rates are multiplied by in step 0, 1, ..., total - 1."""
+        warm = math.ceil(self.warmup * total)
+        if step < warm:
+            return (step + 1) / warm
+        progress = (step - warm) / max(1, total - 1 - warm)
+        match self.decay:
+            case "none":
+                return 1.0
+            case "linear":
+                left = 1.0 - progress
+            case "cosine":
+                left = (1.0 + math.cos(math.pi * progress)) / 2
+        return self.final + (1.0 - self.final) * left
+
+
+class Optimisers:
+    """Everything that is stepped after a backward pass, and the learning rates of all."""
+
+    def __init__(self, model: DistributedModelParallel, dense: DenseConfig, tables: TablesConfig) -> None:
+        """The model must be sharded already."""
+        outside = dict(in_backward_optimizer_filter(model.named_parameters()))
+        replicated = {name: p for name, p in outside.items() if ".embedding_bags." in name}
+        rest = {name: p for name, p in outside.items() if name not in replicated}
+        self._rates: list[tuple[CombinedOptimizer | KeyedOptimizerWrapper, float]] = []
+        adam = KeyedOptimizerWrapper(
+            rest, lambda params: Adam(params, lr=dense.learning_rate, weight_decay=dense.weight_decay,
+                                      decoupled_weight_decay=True)
+        )  # fmt: skip
+        self._stepped = {"adam": adam}
+        self._rates = [(model.fused_optimizer, tables.learning_rate), (adam, dense.learning_rate)]
+        if replicated:
+            adagrad = KeyedOptimizerWrapper(
+                replicated, lambda params: RowWiseAdagrad(params, lr=tables.learning_rate, eps=ADAGRAD_EPS)
+            )
+            self._stepped["adagrad"] = adagrad
+            self._rates.append((adagrad, tables.learning_rate))
+        self._fused = model.fused_optimizer
+
+    def set_rate(self, factor: float) -> None:
+        """Scales every learning rate for the next step."""
+        for optimiser, rate in self._rates:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
+        self._fused.step()  # hands the rate to the fused update, which happens in the backward pass
+
+    def zero_grad(self) -> None:
+        for optimiser in self._stepped.values():
+            optimiser.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        for optimiser in self._stepped.values():
+            optimiser.step()
+
+    def state(self) -> dict[str, dict[str, dict[str, Tensor]]]:
+        """The tensors of every optimiser by parameter, filled with zeros where no step was taken yet.
+
+        They are the optimisers' own: loading into them restores the optimisers.
+        """
+        for optimiser in self._stepped.values():
+            if not optimiser.state_dict()["state"]:
+                optimiser.init_state()
+        named = {"fused": self._fused, **self._stepped}
+        return {name: optimiser.state_dict()["state"] for name, optimiser in named.items()}

@@ -1,0 +1,60 @@
+"""The processes of a run: who we are among the ranks that torchrun started, and on which device we compute."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
+
+from pipeline.errors import StrataError
+
+# These log warnings about their own calls of each other, which no user can act upon.
+CHATTY = ("torchrec", "torch.fx")
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among `ranks`; the first one reports for all."""
+
+    rank: int
+    ranks: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+
+def is_first_rank() -> bool:
+    """True for the process that speaks to the user; also without torchrun, where there is only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def process_group(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[Rank]:
+    """Joins the ranks: NCCL on CUDA, gloo on CPU. Without torchrun it is a group of one.
+
+    Raises StrataError if CUDA is asked for where there is none.
+    """
+    for library in CHATTY:
+        logging.getLogger(library).setLevel(logging.ERROR)
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise StrataError("there is no CUDA device", where="--device cuda", fix="use --device cpu")
+    on_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_cuda else torch.device("cpu")
+    if on_cuda:
+        torch.cuda.set_device(device)
+    backend = "nccl" if on_cuda else "gloo"
+    if "RANK" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, rank=0, world_size=1, store=HashStore())
+    try:
+        yield Rank(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,72 @@
+"""What a run leaves to read: `metrics.jsonl`, TensorBoard events, and a progress bar or plain lines."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+METRICS = "metrics.jsonl"
+
+
+class Record:
+    """Written by the first rank only; the others hold one with `run=None`, which does nothing."""
+
+    def __init__(self, run: Path | None, step: int, total: int) -> None:
+        """Lines of steps after `step`, left by a run that died after its last checkpoint, are dropped."""
+        self._run = run
+        if run is None:
+            return
+        path = run / METRICS
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(line + "\n" for line in kept))
+        self._lines = path.open("a")
+        self._events = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        self._bar = tqdm(total=total, initial=step, unit="step", disable=not sys.stderr.isatty(), smoothing=0.05)
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+                 ) -> None:  # fmt: skip
+        if self._run is not None:
+            self._lines.close()
+            self._events.close()
+            self._bar.close()
+
+    def advance(self) -> None:
+        """A step is done."""
+        if self._run is not None:
+            self._bar.update()
+
+    def log(self, step: int, split: str, loss: float, objectives: dict[str, float], **figures: float) -> None:
+        """A line of metrics.jsonl, the same figures for TensorBoard, and the gist for whoever watches."""
+        if self._run is None:
+            return
+        line: dict[str, Any] = {"step": step, "split": split, "loss": loss, "objectives": objectives, **figures}
+        self._lines.write(json.dumps(line) + "\n")
+        self._lines.flush()
+        named = {"loss": loss, **figures} | {f"loss/{name}": value for name, value in objectives.items()}
+        for name, value in named.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
+        gist = f"{split} loss {loss:.4f}"
+        if "samples_per_s" in figures:
+            gist += f", {figures['samples_per_s']:,.0f} samples/s, {figures['data_wait']:.1%} waiting for data"
+        self.say(f"step {step}/{self._bar.total}: {gist}", on_bar=gist if split == "train" else None)
+
+    def say(self, line: str, on_bar: str | None = None) -> None:
+        """A plain line, or `on_bar` beside the progress bar where there is a terminal."""
+        if self._run is None:
+            return
+        if self._bar.disable:
+            print(f"[{time.monotonic() - self._began:7.1f} s] {line}", file=sys.stderr, flush=True)
+        elif on_bar:
+            self._bar.set_postfix_str(on_bar)
+        else:
+            self._bar.write(line, file=sys.stderr)

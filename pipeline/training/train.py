@@ -1,0 +1,84 @@
+"""A training run: prepares the folder, shards the model, and steps until the epochs or the patience are over."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from models.losses import Objectives
+from models.ranker import Ranker
+from pipeline.errors import StrataError
+from pipeline.manifest import Manifest, load_manifest
+from pipeline.spec_file import load_spec
+from pipeline.training.checkpoints import Progress, complete_checkpoints, load_checkpoint, read_progress
+from pipeline.training.config import CONFIG, TrainConfig, load_config
+from pipeline.training.interrupts import Interrupts
+from pipeline.training.loop import Loop
+from pipeline.training.optimisers import Optimisers
+from pipeline.training.processes import process_group
+from pipeline.training.record import Record
+from pipeline.training.sharding import shard
+
+
+def train(config: TrainConfig) -> Progress:
+    """Runs to the end and returns where it stands; every rank calls it.
+
+    Raises StrataError if the spec, the samples or the folder do not fit. On Ctrl-C or SIGTERM it saves a checkpoint
+    and raises SystemExit with status 128 + the signal.
+    """
+    manifest = _check_samples(config)
+    start = _check_run(config, manifest)
+    with process_group(config.device) as rank, Interrupts() as interrupts:
+        if rank.first:
+            config.out.mkdir(parents=True, exist_ok=True)
+            config.save()
+        torch.manual_seed(config.loop.seed)
+        ranker = Ranker(manifest.spec, manifest.learned.table_rows, config.model, torch.device("meta"))
+        model = shard(ranker, config.tables, rank, config.loop.seed)
+        optimisers = Optimisers(model, config.dense, config.tables)
+        progress = Progress(encoding=manifest.encoding())
+        if start:
+            progress = read_progress(start)
+            load_checkpoint(start, {"model": model.state_dict(), "optimisers": optimisers.state()})
+        objectives = Objectives(manifest.spec, ranker.layout)
+        loop = Loop(config, manifest, rank, model, objectives, optimisers, progress)
+        with Record(config.out if rank.first else None, progress.step, loop.total_steps) as record:
+            if start:
+                record.say(f"resuming from {start}")
+            loop.run(record, interrupts)
+        if loop.interrupted_by:
+            sys.exit(128 + loop.interrupted_by)
+    return loop.progress
+
+
+def _check_samples(config: TrainConfig) -> Manifest:
+    """The manifest of the samples, if they were built with this spec."""
+    spec = load_spec(config.spec)
+    manifest = load_manifest(config.samples)
+    if spec.fingerprint() != manifest.fingerprint:
+        raise StrataError(f"built with another version of the spec than {config.spec}", where=config.samples,
+                          fix="build the samples again")  # fmt: skip
+    return manifest
+
+
+def _check_run(config: TrainConfig, manifest: Manifest) -> Path | None:
+    """The checkpoint to start from, if there is one and it fits."""
+    if not (config.out / CONFIG).exists():
+        if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
+            raise StrataError("is not empty and is no run", where=config.out, fix="choose another --out")
+        return None
+    if not config.resume:
+        raise StrataError("already holds a run", where=config.out, fix="pass --resume to go on with it, or choose "
+                          "another --out")  # fmt: skip
+    before = load_config(config.out)
+    if before.model != config.model:
+        raise StrataError("was trained with another --model", where=config.out, fix=f"see its {CONFIG}")
+    if (before.loop.batch_size, before.loop.seed) != (config.loop.batch_size, config.loop.seed):
+        raise StrataError("was trained with another --loop.batch-size or --loop.seed", where=config.out,
+                          fix=f"see its {CONFIG}")  # fmt: skip
+    checkpoints = complete_checkpoints(config.out)
+    if checkpoints and read_progress(checkpoints[-1]).encoding != manifest.encoding():
+        raise StrataError(
+            "was trained with another spec or on other samples", where=config.out, fix="choose another --out"
+        )
+    return checkpoints[-1] if checkpoints else None

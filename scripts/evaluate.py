@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Evaluates a trained model on a split of its samples.
+
+python scripts/evaluate.py --run demo/run --samples demo/samples --split test --out demo/report
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from pipeline.atomic import new_folder
+from pipeline.errors import one_line_errors
+from pipeline.evaluation.measure import measure, write_metrics
+from pipeline.evaluation.predictions import append_truth, read_predictions
+from pipeline.evaluation.report import read_training_curve, write_report
+from pipeline.manifest import load_manifest
+from pipeline.training.predict import predict
+
+
+def main(
+    run: Path, samples: Path, out: Path, split: Literal["train", "valid", "test"] = "test", truth: Path | None = None
+) -> None:
+    """Predict a split with a run's best checkpoint, measure the predictions, and write a report.
+
+    Args:
+        run: The run's folder, made by scripts/train.py.
+        samples: The sample store that it was trained on.
+        out: The folder to create: report.html, metrics.json and predictions/.
+        split: The split to evaluate on.
+        truth: The folder of true probabilities beside a simulated log, to show how much of the reachable AUC the model
+            reaches.
+    """
+    with one_line_errors(), new_folder(out) as folder:
+        progress = predict(run, samples, split, folder / "predictions")
+        manifest = load_manifest(samples)
+        predictions = read_predictions(folder / "predictions")
+        if truth:
+            predictions = append_truth(manifest.spec, predictions, truth)
+        metrics = measure(manifest.spec, predictions)
+        days, train_days = manifest.days(split), manifest.days("train")
+        context: dict[str, str | int] = {
+            "run": run.resolve().name,
+            "spec": manifest.spec.name,
+            "split": f"{split}, {days[0]} to {days[-1]}",
+            "rows": manifest.rows(split),
+            "trained on": f"{manifest.rows('train'):,} rows, {train_days[0]} to {train_days[-1]}",
+            "checkpoint": f"step {progress.step:,}",
+            "samples": str(samples.resolve()),
+        }
+        curve = read_training_curve(run / "metrics.jsonl")
+        write_metrics(metrics, folder / "metrics.json")
+        write_report(manifest.spec, metrics, predictions, curve, context, folder / "report.html")
+    print(out / "report.html")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

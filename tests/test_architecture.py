@@ -1,0 +1,167 @@
+"""The architecture of design.md as a test: reads every file's imports, and fails on one that runs the wrong way."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# What each room may import of ours, besides itself. The modules directly under pipeline/ are the foundation (spec,
+# errors): open to every room, importing none.
+MAY_IMPORT: dict[str, set[str]] = {
+    "foundation": set(),
+    "raw": {"foundation"},
+    "samples": {"foundation", "raw"},
+    "batches": {"foundation"},
+    "models": {"foundation"},
+    "training": {"foundation", "batches", "models"},
+    "evaluation": {"foundation"},
+    "scripts": {"foundation", "raw", "samples", "batches", "models", "training", "evaluation"},
+}
+TORCH = {"torch", "torchrec", "fbgemm_gpu", "tensordict", "torchmetrics"}
+POLARS = {"polars"}
+PANDAS = {"pandas"}
+FORBIDDEN_LIBRARIES: dict[str, set[str]] = {
+    "foundation": TORCH | POLARS | PANDAS,
+    "raw": TORCH | PANDAS,
+    "samples": TORCH | PANDAS,
+    "evaluation": TORCH | PANDAS,
+    "batches": POLARS | PANDAS,
+    "models": POLARS | PANDAS,
+    "training": POLARS | PANDAS,
+    "scripts": PANDAS,
+}
+ROW_LOOPS = {"map_elements", "map_rows", "iterrows", "itertuples"}
+# In these, `.apply` is torch's: of a module's weights, of an autograd function.
+TORCH_ROOMS = {"models", "training"}
+VAGUE_NAME = re.compile(r"(^|_)(utils?|helpers?|managers?)(_|$)")
+
+
+def python_files(root: Path) -> list[Path]:
+    return sorted(p for top in ("pipeline", "models", "scripts") for p in (root / top).rglob("*.py"))
+
+
+def room_of(parts: tuple[str, ...]) -> str | None:
+    """The room of a dotted name or path, given in parts; None if it is not ours."""
+    if parts[0] != "pipeline":
+        return parts[0] if parts[0] in ("models", "scripts", "tests") else None
+    return parts[1] if len(parts) > 1 and parts[1] in MAY_IMPORT else "foundation"
+
+
+def imported_names(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Line and dotted name, in parts, of each import at any depth; relative ones are resolved within `package`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, tuple(alias.name.split("."))) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = tuple(node.module.split(".")) if node.module else ()
+            yield from ((node.lineno, (*base, *module, alias.name)) for alias in node.names)
+
+
+def breaches(root: Path) -> list[str]:
+    """One line `file:line: what` for each breach below `root`."""
+    found = []
+    for file in python_files(root):
+        path = file.relative_to(root)
+        parts = path.with_suffix("").parts
+        found += [f"{path}: `{name}` says nothing" for name in parts if VAGUE_NAME.search(name)]
+        if parts[0] == "pipeline" and len(parts) > 2 and parts[1] not in MAY_IMPORT:
+            found.append(f"{path}: `{parts[1]}` is no room of design.md")
+            continue
+        room = room_of(parts)
+        assert room is not None
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        # Benchmarks measure Strata against pandas.
+        forbidden = FORBIDDEN_LIBRARIES[room] - (PANDAS if path.match("scripts/bench_*.py") else set())
+        for line, name in imported_names(tree, parts[:-1]):
+            target = room_of(name)
+            if name[0] in forbidden:
+                found.append(f"{path}:{line}: {room} imports the library {name[0]}")
+            elif target not in (None, room) and target not in MAY_IMPORT[room]:
+                found.append(f"{path}:{line}: {room} imports {target}")
+        loops = ROW_LOOPS if room in TORCH_ROOMS else ROW_LOOPS | {"apply"}
+        found += [
+            f"{path}:{node.lineno}: `.{node.func.attr}` loops over rows"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in loops
+        ]
+    return found
+
+
+def test_imports_run_one_way_and_the_seams_hold():
+    assert ROOT / "pipeline" / "spec.py" in python_files(ROOT)
+    assert breaches(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "breach"),
+    [
+        ("pipeline/spec.py", "from pipeline.raw import reading", "spec.py:1: foundation imports raw"),
+        ("pipeline/raw/a.py", "from pipeline.samples.store import x", "a.py:1: raw imports samples"),
+        ("pipeline/raw/a.py", "from pipeline import samples", "a.py:1: raw imports samples"),
+        ("pipeline/raw/a.py", "from ..samples import x", "a.py:1: raw imports samples"),
+        ("pipeline/raw/a.py", "def f():\n    import pipeline.samples", "a.py:2: raw imports samples"),
+        ("pipeline/samples/a.py", "import pipeline.batches", "a.py:1: samples imports batches"),
+        ("pipeline/batches/a.py", "import pipeline.samples", "a.py:1: batches imports samples"),
+        ("models/a.py", "from pipeline.samples import x", "a.py:1: models imports samples"),
+        ("models/a.py", "import pipeline.training", "a.py:1: models imports training"),
+        ("pipeline/evaluation/a.py", "import pipeline.training", "a.py:1: evaluation imports training"),
+        ("pipeline/evaluation/a.py", "import models.heads", "a.py:1: evaluation imports models"),
+        ("pipeline/training/a.py", "import pipeline.evaluation", "a.py:1: training imports evaluation"),
+        ("pipeline/training/a.py", "import scripts.train", "a.py:1: training imports scripts"),
+        ("scripts/a.py", "from tests import x", "a.py:1: scripts imports tests"),
+        ("pipeline/raw/a.py", "import torch", "a.py:1: raw imports the library torch"),
+        ("pipeline/samples/a.py", "from torchrec.sparse import x", "a.py:1: samples imports the library torchrec"),
+        ("pipeline/evaluation/a.py", "import fbgemm_gpu", "a.py:1: evaluation imports the library fbgemm_gpu"),
+        ("pipeline/errors.py", "import torch", "errors.py:1: foundation imports the library torch"),
+        ("pipeline/batches/a.py", "import polars as pl", "a.py:1: batches imports the library polars"),
+        ("models/a.py", "from polars import col", "a.py:1: models imports the library polars"),
+        ("pipeline/training/a.py", "import polars", "a.py:1: training imports the library polars"),
+        ("scripts/a.py", "import pandas", "a.py:1: scripts imports the library pandas"),
+        ("pipeline/samples/a.py", "frame.apply(f)", "a.py:1: `.apply` loops over rows"),
+        ("models/a.py", "\nx.map_elements(f)", "a.py:2: `.map_elements` loops over rows"),
+        ("pipeline/raw/log_utils.py", "", "log_utils.py: `log_utils` says nothing"),
+        ("pipeline/helpers/a.py", "", "a.py: `helpers` says nothing"),
+        ("pipeline/serving/a.py", "", "a.py: `serving` is no room of design.md"),
+    ],
+)
+def test_a_planted_breach_is_caught(tmp_path: Path, path: str, source: str, breach: str):
+    plant(tmp_path, path, source)
+    assert breach in "\n".join(breaches(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("pipeline/samples/a.py", "import polars\nfrom pipeline.raw import x\nfrom pipeline.spec import Spec"),
+        ("pipeline/training/a.py", "import torch\nimport models\nfrom ..batches import x\nfrom . import loop"),
+        ("models/a.py", "import torch\nfrom pipeline.spec import Spec\nmodule.apply(reset)"),
+        ("scripts/bench_samples.py", "import pandas, torch\nfrom pipeline.samples import x"),
+    ],
+)
+def test_an_import_along_the_direction_is_no_breach(tmp_path: Path, path: str, source: str):
+    plant(tmp_path, path, source)
+    assert breaches(tmp_path) == []
+
+
+def plant(root: Path, path: str, source: str) -> None:
+    (root / path).parent.mkdir(parents=True)
+    (root / path).write_text(source, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("rooms", "library"),
+    [(("foundation", "raw", "samples", "evaluation"), "torch"), (("batches", "models", "training"), "polars")],
+)
+def test_the_libraries_we_use_do_not_cross_the_seam_either(rooms: tuple[str, ...], library: str):
+    """Really imports every module of the rooms, as one library may import another."""
+    paths = [p.relative_to(ROOT).with_suffix("").parts for p in python_files(ROOT) if p.stem != "__init__"]
+    modules = [".".join(parts) for parts in paths if room_of(parts) in rooms]
+    program = f"import {', '.join(modules) or 'pipeline'}, sys; sys.exit({library!r} in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
