@@ -76,8 +76,8 @@ class Vocabulary(_Part):
 class Learned(_Part):
     """What the training split taught: it belongs to the samples, not to the spec.
 
-    `table_rows` sizes the embedding tables; `vocabularies` are by vocab table; `boundaries` cut a number into quantiles; `baselines` has, per objective with
-    `baseline_by`, the median training label by index of that feature.
+    `table_rows` sizes the embedding tables; `vocabularies` are by vocab table; `boundaries` cut a number into
+    quantiles; `baselines` has, per objective with `baseline_by`, the median training label by index of that feature.
     """
 
     table_rows: dict[str, int]

@@ -154,11 +154,11 @@ class IdListFeature(_Part):
 
 
 class HistoryFeature(_Part):
-    """The values of `of` in the user's `last` events of a kind, strictly before the impression."""
+    """The values of the expression `of` in the user's `last` events of a kind, strictly before the impression."""
 
     kind: Literal["history"]
     table: str
-    of: str
+    of: Sql
     event: str = "impression"
     where: Sql | None = None
     last: PositiveInt

@@ -62,9 +62,7 @@ def append_truth(spec: Spec, predictions: pl.LazyFrame, folder: Path) -> pl.Lazy
     known = {f"p_{name}": truth_column(name) for name in spec.objectives if f"p_{name}" in columns}
     truth = truth.select(pl.col(columns[0]).alias(SAMPLE_ID), *(pl.col(p).alias(name) for p, name in known.items()))
     if predictions.join(truth, on=SAMPLE_ID, how="semi").select(pl.len()).collect().item() == 0:
-        raise StrataError(
-            "has no row for these samples", where=folder, fix="pass the truth of the log that they are of"
-        )
+        raise StrataError("has no row for these samples", where=folder, fix="pass the truth of their own log")
     return predictions.join(truth, on=SAMPLE_ID, how="left")
 
 

@@ -59,9 +59,10 @@ def _window(daily: pl.DataFrame, days: int, counters: Counters, by: str) -> pl.D
         pl.col(LOCAL_DAY) + pl.duration(days=pl.col("later"))
     )  # fmt: skip
     sums = spread.drop("later").group_by("key", LOCAL_DAY).agg(pl.all().sum())
-    values = [
-        (pl.col(f"{name} sum") / pl.col(f"{name} n")).fill_nan(None) if measure.mean else pl.col(f"{name} n")
+    values = {
+        counters.column(by, name, days): (
+            (pl.col(f"{name} sum") / pl.col(f"{name} n")).fill_nan(None) if measure.mean else pl.col(f"{name} n")
+        ).cast(pl.Float32)
         for name, measure in counters.measures.items()
-    ]
-    named = [v.cast(pl.Float32).alias(counters.column(by, name, days)) for v, name in zip(values, counters.measures)]
-    return sums.select("key", LOCAL_DAY, *named).collect()
+    }
+    return sums.select("key", LOCAL_DAY, **values).collect()

@@ -14,7 +14,6 @@ from pipeline.spec import (
     HashTable,
     HistoryFeature,
     IdFeature,
-    IdListFeature,
     QuantileTable,
     Spec,
     VocabTable,
@@ -58,18 +57,15 @@ def fit_encoders(train: pl.DataFrame, spec: Spec) -> Encoders:
 
 
 def _fit_vocabulary(train: pl.DataFrame, spec: Spec, name: str, table: VocabTable) -> pl.DataFrame:
-    """Counts ids where they were shown: a history repeats ids of its `of` column, which is counted instead."""
-    sources: dict[str, pl.Series] = {}
-    for feature_name, feature in spec.sparse_features.items():
-        if feature.table == name:
-            match feature:
-                case IdFeature():
-                    sources[feature.source or feature_name] = train[feature_column(feature_name)]
-                case IdListFeature():
-                    sources[feature.source or feature_name] = train[feature_column(feature_name)].explode()
-                case HistoryFeature():
-                    sources.setdefault(feature.of, train[feature.of])
-    counts = pl.concat([s.alias("value") for s in sources.values()]).drop_nulls().value_counts(name="count")
+    """Counts ids where they were shown: a history that repeats the ids of another feature is not counted again."""
+    users = {f: feature for f, feature in spec.sparse_features.items() if feature.table == name}
+    shown = {feature.source or f for f, feature in users.items() if not isinstance(feature, HistoryFeature)}
+    values = [
+        train[feature_column(f)] if isinstance(feature, IdFeature) else train[feature_column(f)].explode()
+        for f, feature in users.items()
+        if not (isinstance(feature, HistoryFeature) and feature.of in shown)
+    ]
+    counts = pl.concat([part.alias("value") for part in values]).drop_nulls().value_counts(name="count")
     kept = counts.filter(pl.col("count") >= table.min_count).sort(["count", "value"], descending=[True, False])
     return kept.with_row_index("index", offset=1).select("value", pl.col("index").cast(pl.Int32), "count")
 

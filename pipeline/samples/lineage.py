@@ -6,7 +6,7 @@ decided here, in one place:
 - derived columns, feature sources and counter keys: impression, profile and derived columns, never an outcome;
 - feature sources also: trailing counters;
 - labels, sample spaces, scenes and sample weights: all of these, and outcomes;
-- measures of counters and conditions of histories: columns of the impression and of the event itself, because
+- measures of counters, values and conditions of histories: columns of the impression and of the event itself, because
   both count only events of the past (completed days, or strictly before the impression).
 """
 
@@ -132,9 +132,9 @@ def _check_features(
     for name, feature in spec.features.items():
         place = f"features.{name}"
         if isinstance(feature, HistoryFeature):
-            type_ = check.type_of(f"{place}.of", feature.of, known, forbidden=outcomes)
+            columns = event_columns(spec, feature.event, known, outcomes)
+            type_ = check.type_of(f"{place}.of", feature.of, columns)
             if feature.where:
-                columns = event_columns(spec, feature.event, known, outcomes)
                 check.condition(f"{place}.where", feature.where, columns)
         else:
             key = f"{place}.source" if feature.source else place

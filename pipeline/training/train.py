@@ -78,7 +78,5 @@ def _check_run(config: TrainConfig, manifest: Manifest) -> Path | None:
                           fix=f"see its {CONFIG}")  # fmt: skip
     checkpoints = complete_checkpoints(config.out)
     if checkpoints and read_progress(checkpoints[-1]).encoding != manifest.encoding():
-        raise StrataError(
-            "was trained with another spec or on other samples", where=config.out, fix="choose another --out"
-        )
+        raise StrataError("was trained on other samples", where=config.out, fix="choose another --out")
     return checkpoints[-1] if checkpoints else None
