@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from pipeline.spec import WEIGHT, IdFeature, Spec, feature_column, label_column, mask_column, scene_column
@@ -50,10 +51,14 @@ def model_columns(spec: Spec) -> list[str]:
     ]
 
 
-def to_batch(rows: pa.Table, spec: Spec) -> Batch:
-    """The tensors of B rows that have the columns of `model_columns`."""
+def to_batch(rows: pa.Table, spec: Spec, size: int | None = None) -> Batch:
+    """The tensors of rows that have the columns of `model_columns`.
+
+    Row-wise sharding over gloo needs batches of equal size on all ranks: fewer rows than `size` are followed by rows
+    without ids, in no scene, which touch neither loss nor gradient.
+    """
     rows = rows.combine_chunks()
-    return Batch(
+    batch = Batch(
         sparse=_jagged(rows, spec),
         dense=_stack(rows, [feature_column(name) for name in spec.dense_features], np.float32),
         labels=_stack(rows, [label_column(name) for name in spec.objectives], np.float32),
@@ -61,6 +66,16 @@ def to_batch(rows: pa.Table, spec: Spec) -> Batch:
         scenes=_stack(rows, [scene_column(name) for name in spec.scenes], np.bool_),
         weight=torch.from_numpy(_numpy(rows, WEIGHT).astype(np.float32)),
     )
+    return batch if size is None else _pad(batch, size - len(batch))
+
+
+def _pad(batch: Batch, missing: int) -> Batch:
+    lengths_FB = batch.sparse.lengths().view(len(batch.sparse.keys()), -1)
+    sparse = KeyedJaggedTensor(
+        batch.sparse.keys(), batch.sparse.values(), lengths=pad(lengths_FB, (0, missing)).view(-1)
+    )
+    wide = [pad(tensor, (0, 0, 0, missing)) for tensor in (batch.dense, batch.labels, batch.masks, batch.scenes)]
+    return Batch(sparse, *wide, pad(batch.weight, (0, missing)))
 
 
 def _jagged(rows: pa.Table, spec: Spec) -> KeyedJaggedTensor:

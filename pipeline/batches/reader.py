@@ -60,14 +60,31 @@ class BatchReader:
         Raises StrataError if a file is damaged, or if there are too few rows to give every rank one in each step.
         """
         lanes = self._lanes(epoch)
-        sizes = np.array([sum(block.rows for block in lane) for lane in lanes])
-        ends = np.arange(self.steps + 1)[:, None] * sizes // self.steps  # [steps + 1, LANES] rows taken before a step
+        ends = self._ends(lanes)
         mine = range(self.rank, LANES, self.ranks)
-        self._check_every_rank_has_rows(np.diff(ends, axis=0))
         taps = [_Lane(self, epoch, lane, lanes[lane], skip=int(ends[first_step, lane])) for lane in mine]
         for step in range(first_step, self.steps):
             shares = ends[step + 1, mine] - ends[step, mine]
             yield pa.concat_tables(tap.take(int(share)) for tap, share in zip(taps, shares, strict=True))
+
+    def sizes(self, epoch: int) -> np.ndarray:
+        """The largest number of rows that any rank has in each step of an epoch, [steps]: batches are padded to it."""
+        shares = np.diff(self._ends(self._lanes(epoch)), axis=0)
+        per_rank = np.stack([shares[:, rank :: self.ranks].sum(axis=1) for rank in range(self.ranks)])
+        if per_rank.min() == 0:
+            raise StrataError(
+                f"the {self.split} split has {self.manifest.rows(self.split)} rows, too few for {self.ranks} ranks",
+                where=self.store,
+                fix="use fewer ranks, or more data",
+            )
+        largest: np.ndarray = per_rank.max(axis=0)
+        return largest
+
+    def _ends(self, lanes: list[list[Block]]) -> np.ndarray:
+        """How many rows of each lane are taken before each step, and after the last, [steps + 1, LANES]."""
+        lengths = np.array([sum(block.rows for block in lane) for lane in lanes])
+        ends: np.ndarray = np.arange(self.steps + 1)[:, None] * lengths // self.steps
+        return ends
 
     def _lanes(self, epoch: int) -> list[list[Block]]:
         blocks = self._blocks()
@@ -88,15 +105,6 @@ class BatchReader:
                     rows = metadata.row_group(group).num_rows
                     blocks += [Block(path, group, at, min(largest, rows - at)) for at in range(0, rows, largest)]
         return blocks
-
-    def _check_every_rank_has_rows(self, shares: np.ndarray) -> None:
-        per_rank = np.stack([shares[:, rank :: self.ranks].sum(axis=1) for rank in range(self.ranks)])
-        if per_rank.min() == 0:
-            raise StrataError(
-                f"the {self.split} split has {self.manifest.rows(self.split)} rows, too few for {self.ranks} ranks",
-                where=self.store,
-                fix="use fewer ranks, or more data",
-            )
 
 
 class _Lane:

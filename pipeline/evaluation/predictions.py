@@ -107,10 +107,13 @@ def check_predictions(spec: Spec, predictions: pl.LazyFrame) -> None:
         wrong[label_column(name)] = mask & ~((label == 0) | (label == 1) if binary else label.is_finite()).fill_null(
             False
         )
-        guesses = {prediction_column(name): True, truth_column(name): binary, baseline_column(name): not binary}
-        for column in (column for column, applies in guesses.items() if applies and column in schema):
+        learned = mask & pl.any_horizontal(scene_column(s) for s, scene in spec.scenes.items() if name in scene.weights)
+        # A model predicts every row; a truth and a baseline exist where the objective does.
+        guesses = {prediction_column(name): pl.lit(True), (truth_column if binary else baseline_column)(name): learned}
+        for column, rows in guesses.items():
             guess = pl.col(column)
-            wrong[column] = ~(guess.is_between(0, 1) if binary else guess.is_finite()).fill_null(False)
+            if column in schema:
+                wrong[column] = rows & ~(guess.is_between(0, 1) if binary else guess.is_finite()).fill_null(False)
     counts = predictions.select(**{column: rows.sum() for column, rows in wrong.items()}).collect().row(0, named=True)
     for column, count in counts.items():
         if count:

@@ -24,6 +24,7 @@ TYPES: dict[ColumnType, pl.DataType] = {
 }
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 RAW = "raw "  # prefix of a column as it lies in the file, beside the same column with its type
+LINE, REASON = "whole line", "rejected because"  # beside declared columns, of which one may well be called `reason`
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -75,6 +76,8 @@ def find_files(name: str, table: RawTable, folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise StrataError("no such folder", where=folder, fix="pass --raw the folder that holds the raw logs")
     place = folder / table.files
+    if Path(table.files).is_absolute():
+        raise StrataError(f"`files` of the table `{name}` is absolute", where=place, fix="give it relative to --raw")
     candidates = place.rglob("*") if place.is_dir() else folder.glob(table.files)
     found = sorted(path for path in candidates if path.is_file() and path.name.endswith(SUFFIXES))
     if not found:
@@ -91,40 +94,50 @@ def _read_file(name: str, table: RawTable, path: Path, required: set[str]) -> tu
     try:
         raw = _scan_parquet(table, path) if path.suffix == ".parquet" else _scan_text(table, path)
         typed = [_cast(found, column, TYPES[table.columns[column]]) for column, found in _declared(raw, table).items()]
-        frame = raw.with_columns(typed).with_columns(reason=_reason(table, required)).collect()
+        frame = raw.with_columns(typed).with_columns(_reason(table, required).alias(REASON)).collect()
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise StrataError(
             f"cannot be read ({str(error).strip().splitlines()[0]})", where=path, fix="replace or remove the file"
         ) from None
-    bad = frame.filter(pl.col("reason").is_not_null())
+    bad = frame.filter(pl.col(REASON).is_not_null())
     record = pl.struct(pl.col(RAW + column).alias(column) for column in table.columns).struct.json_encode()
-    return frame.filter(pl.col("reason").is_null()).select(table.columns.keys()), bad.select(
+    return frame.filter(pl.col(REASON).is_null()).select(table.columns.keys()), bad.select(
         table=pl.lit(name),
         file=pl.lit(str(path)),
-        reason=pl.col("reason"),
-        record=pl.col("line") if "line" in bad.columns else record,
+        reason=pl.col(REASON),
+        record=pl.col(LINE) if LINE in bad.columns else record,
     )
 
 
 def _scan_parquet(table: RawTable, path: Path) -> pl.LazyFrame:
-    frame = pl.scan_parquet(path, hive_partitioning=False)
-    _check_columns(table, frame.collect_schema().names(), path)
-    return frame.select(pl.col(column).alias(RAW + column) for column in table.columns)
+    frame = pl.scan_parquet(path, hive_partitioning=False, glob=False)
+    found = frame.collect_schema()
+    _check_columns(table, found.names(), path)
+    columns = []
+    for column, type_ in table.columns.items():
+        value, in_file = pl.col(column), found[column]
+        if in_file.is_nested() or (in_file.is_temporal() and type_ != "string"):
+            raise StrataError(f"the column `{column}` is {in_file}", where=path, fix=f"write it as {type_}")
+        if in_file.is_float() and TYPES[type_].is_integer():
+            value = value.fill_nan(None)  # as pandas writes a missing integer
+        columns.append(value.alias(RAW + column))
+    return frame.select(columns)
 
 
 def _scan_text(table: RawTable, path: Path) -> pl.LazyFrame:
-    """The declared columns as text; of JSON lines also the whole `line`, for the record of a rejected row."""
+    """The declared columns as text; of JSON lines also the whole line, for the record of a rejected row."""
     if path.name.endswith((".csv", ".csv.gz")):
-        frame = pl.scan_csv(path, infer_schema=False, truncate_ragged_lines=True)
+        frame = pl.scan_csv(path, infer_schema=False, truncate_ragged_lines=True, glob=False)
         _check_columns(table, frame.collect_schema().names(), path)
         return frame.select(pl.col(column).alias(RAW + column) for column in table.columns)
-    lines = pl.scan_lines(path).filter(pl.col("line").str.strip_chars() != "")
-    frame = lines.with_columns(pl.col("line").str.json_path_match(f"$.{c}").alias(RAW + c) for c in table.columns)
-    present = frame.select(pl.col(RAW + c).is_not_null().any().alias(c) for c in table.columns).collect()
-    found = [column for column in present.columns if present[column].item()]
+    line = pl.col(LINE)
+    lines = pl.scan_lines(path, name=LINE, glob=False).filter(line.str.strip_chars() != "")
+    # A line may leave out a key whose value is null, a whole file may not: that is a misspelt column.
+    named = lines.select(line.str.contains(f'"{c}"', literal=True).any().alias(c) for c in table.columns).collect()
+    found = [column for column in named.columns if named[column].item()]
     if found:
         _check_columns(table, found, path)
-    return frame
+    return lines.with_columns(line.str.json_path_match(f"$['{c}']").alias(RAW + c) for c in table.columns)
 
 
 def _check_columns(table: RawTable, found: list[str], path: Path) -> None:
@@ -146,8 +159,11 @@ def _declared(raw: pl.LazyFrame, table: RawTable) -> dict[str, pl.DataType]:
 def _cast(found: pl.DataType, column: str, wanted: pl.DataType) -> pl.Expr:
     """The column in its declared type; null where the value in the file is not of that type."""
     value = pl.col(RAW + column)
-    if isinstance(wanted, pl.Boolean) and isinstance(found, pl.String):
-        value = value.str.to_lowercase().replace_strict(BOOLEANS, default=None, return_dtype=pl.Boolean)
+    if isinstance(wanted, pl.Boolean) and not isinstance(found, pl.Boolean):
+        text = value.cast(pl.String).str.to_lowercase()
+        value = text.replace_strict(BOOLEANS, default=None, return_dtype=pl.Boolean)
+    if wanted.is_integer() and found.is_float():
+        value = pl.when(value == value.floor()).then(value)
     return value.cast(wanted, strict=False).alias(column)
 
 

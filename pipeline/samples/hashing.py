@@ -18,7 +18,7 @@ def fnv1a(values: pl.Series) -> np.ndarray:
 
     One pass over the column per byte of the longest value, each over the values that are that long.
     """
-    text = values.cast(pl.String).fill_null("").to_arrow().cast(pa.large_string()).combine_chunks()
+    text = values.cast(pl.String).fill_null("").to_arrow().cast(pa.large_string())
     _, offsets_buffer, bytes_buffer = text.buffers()
     offsets = np.frombuffer(offsets_buffer, np.int64)[text.offset : text.offset + len(text) + 1]
     data = np.frombuffer(bytes_buffer or b"", np.uint8)

@@ -173,4 +173,6 @@ class Loop:
         )
 
     def _batches(self, reader: BatchReader, epoch: int, first_step: int) -> Prefetcher[Batch]:
-        return Prefetcher(to_batch(rows, self.manifest.spec) for rows in reader.tables(epoch, first_step))
+        sizes = reader.sizes(epoch)[first_step:]
+        steps = zip(reader.tables(epoch, first_step), sizes, strict=True)
+        return Prefetcher(to_batch(rows, self.manifest.spec, int(size)) for rows, size in steps)
