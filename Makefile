@@ -4,7 +4,7 @@
 SPEC ?= feature_specs/short_video.yaml
 USERS ?= 5000
 VIDEOS ?= 2000
-DAYS ?= 8
+DAYS ?= 9
 PROCESSES ?= 2
 ARGS ?=
 
@@ -28,7 +28,7 @@ demo: install
 	.venv/bin/python scripts/simulate_logs.py --spec $(SPEC) --out demo/raw --users $(USERS) --videos $(VIDEOS) --days $(DAYS)
 	.venv/bin/python scripts/build_samples.py --spec $(SPEC) --raw demo/raw --out demo/samples
 	OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) scripts/train.py --spec $(SPEC) --samples demo/samples --out demo/run
-	.venv/bin/python scripts/evaluate.py --run demo/run --samples demo/samples --split test --out demo/report
+	.venv/bin/python scripts/evaluate.py --run demo/run --samples demo/samples --split test --truth demo/raw/truth --out demo/report
 	@echo "The report: $(CURDIR)/demo/report/report.html"
 
 test: lint

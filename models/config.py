@@ -18,17 +18,17 @@ class ModelConfig(BaseModel):
     """One tower per objective, used in all its scenes; or one per scene, with an output for each of its objectives."""
     levels: PositiveInt = 2
     """Stacked extraction levels of ple; cgc is one level, and the other heads have none."""
-    shared_experts: PositiveInt = 4
+    shared_experts: PositiveInt = 2
     """Experts open to every tower: in each level of ple, in cgc, and all there are in moe and mmoe."""
     own_experts: PositiveInt = 1
     """Experts that belong to one tower, for each tower: in each level of ple and in cgc."""
-    expert: Annotated[Widths, Field(min_length=1)] = (256, 128)
+    expert: Annotated[Widths, Field(min_length=1)] = (64,)
     """Layer widths of an expert; also of each network of single_task and of the one of shared_bottom."""
     gate: Widths = ()
     """Hidden layers of the gates, before their softmax; none makes a gate linear, as published."""
     bottom: Widths = ()
     """Layers shared by all, between the features and the head."""
-    tower: Widths = (64,)
+    tower: Widths = (32,)
     """Hidden layers of a tower, before its linear outputs."""
     activation: Literal["relu", "gelu", "silu"] = "relu"
     """After every hidden layer."""

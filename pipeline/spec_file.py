@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.errors import StrataError
 from pipeline.spec import Spec
@@ -31,7 +31,7 @@ def load_spec(path: Path) -> Spec:
         ) from None  # fmt: skip
     except DuplicateKeyError as error:
         raise StrataError(str(error.problem), where=_place(path, error), fix="a key may be given once") from None
-    except (MarkedYAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError) as error:  # a ValueError for a date such as 2022-13-01
         raise StrataError(f"not valid YAML: {error}", where=path, fix="correct the syntax") from None
     if not isinstance(content, Mapping):
         raise StrataError("the spec is not a mapping", where=path, fix="start from one in feature_specs/")
@@ -76,7 +76,8 @@ def _explain(problem: Any) -> tuple[str, str]:
             return f"{key}: `{tag}` is missing", f"add `{tag}`, which says what it is"
         case "union_tag_invalid":
             context = problem["ctx"]
-            return f"{key}: found {context['discriminator']} {context['tag']!r}", f"use {context['expected_tags']}"
+            tag = context["discriminator"].strip("'")
+            return f"{key}: found {tag} {context['tag']!r}", f"use {context['expected_tags']}"
         case _:
             return f"{key}: found {problem['input']!r}", problem["msg"][0].lower() + problem["msg"][1:]
 

@@ -71,11 +71,16 @@ def to_batch(rows: pa.Table, spec: Spec, size: int | None = None) -> Batch:
 
 def _pad(batch: Batch, missing: int) -> Batch:
     lengths_FB = batch.sparse.lengths().view(len(batch.sparse.keys()), -1)
-    sparse = KeyedJaggedTensor(
-        batch.sparse.keys(), batch.sparse.values(), lengths=pad(lengths_FB, (0, missing)).view(-1)
+    lengths = pad(lengths_FB, (0, missing)).view(-1)
+    below = (0, 0, 0, missing)
+    return Batch(
+        sparse=KeyedJaggedTensor(batch.sparse.keys(), batch.sparse.values(), lengths=lengths),
+        dense=pad(batch.dense, below),
+        labels=pad(batch.labels, below),
+        masks=pad(batch.masks, below),
+        scenes=pad(batch.scenes, below),
+        weight=pad(batch.weight, (0, missing)),
     )
-    wide = [pad(tensor, (0, 0, 0, missing)) for tensor in (batch.dense, batch.labels, batch.masks, batch.scenes)]
-    return Batch(sparse, *wide, pad(batch.weight, (0, missing)))
 
 
 def _jagged(rows: pa.Table, spec: Spec) -> KeyedJaggedTensor:

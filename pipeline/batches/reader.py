@@ -55,27 +55,28 @@ class BatchReader:
         return max(1, -(-self.manifest.rows(self.split) // self.batch_size))
 
     def tables(self, epoch: int, first_step: int = 0) -> Iterator[pa.Table]:
-        """This rank's rows of each step of an epoch, from `first_step` on.
-
-        Raises StrataError if a file is damaged, or if there are too few rows to give every rank one in each step.
-        """
+        """This rank's rows of each step of an epoch, from `first_step` on. Raises StrataError if a file is damaged."""
         lanes = self._lanes(epoch)
         ends = self._ends(lanes)
         mine = range(self.rank, LANES, self.ranks)
         taps = [_Lane(self, epoch, lane, lanes[lane], skip=int(ends[first_step, lane])) for lane in mine]
         for step in range(first_step, self.steps):
             shares = ends[step + 1, mine] - ends[step, mine]
-            yield pa.concat_tables(tap.take(int(share)) for tap, share in zip(taps, shares, strict=True))
+            yield pa.concat_tables(tap.take(int(share)) for tap, share in zip(taps, shares, strict=True) if share)
 
     def sizes(self, epoch: int) -> np.ndarray:
-        """The largest number of rows that any rank has in each step of an epoch, [steps]: batches are padded to it."""
+        """The largest number of rows that any rank has in each step of an epoch, [steps]: batches are padded to it.
+
+        Raises StrataError if there are too few rows to give every rank one in each step.
+        """
         shares = np.diff(self._ends(self._lanes(epoch)), axis=0)
         per_rank = np.stack([shares[:, rank :: self.ranks].sum(axis=1) for rank in range(self.ranks)])
         if per_rank.min() == 0:
             raise StrataError(
-                f"the {self.split} split has {self.manifest.rows(self.split)} rows, too few for {self.ranks} ranks",
+                f"the {self.manifest.rows(self.split)} rows of the {self.split} split in batches of {self.batch_size} "
+                f"leave one of {self.ranks} ranks without a row",
                 where=self.store,
-                fix="use fewer ranks, or more data",
+                fix="use larger batches, fewer ranks, or more data",
             )
         largest: np.ndarray = per_rank.max(axis=0)
         return largest
@@ -83,7 +84,9 @@ class BatchReader:
     def _ends(self, lanes: list[list[Block]]) -> np.ndarray:
         """How many rows of each lane are taken before each step, and after the last, [steps + 1, LANES]."""
         lengths = np.array([sum(block.rows for block in lane) for lane in lanes])
-        ends: np.ndarray = np.arange(self.steps + 1)[:, None] * lengths // self.steps
+        # Out of phase: in phase, all lanes would round down in one step and up in another.
+        phases = np.arange(LANES) * self.steps // LANES
+        ends: np.ndarray = (np.arange(self.steps + 1)[:, None] * lengths + phases) // self.steps
         return ends
 
     def _lanes(self, epoch: int) -> list[list[Block]]:

@@ -19,9 +19,9 @@ class LoopConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: PositiveInt = 3
+    epochs: PositiveInt = 2
     """Times that training goes through the training split, at most."""
-    batch_size: PositiveInt = 2048
+    batch_size: PositiveInt = 1024
     """Rows of a global batch, all ranks together."""
     seed: int = Field(default=0, ge=0)
     """Of the order of the rows, of the initial weights and of dropout."""

@@ -33,6 +33,7 @@ from pipeline.spec import (
 )
 from pipeline.training.checkpoints import Progress, best_checkpoint, load_checkpoint, read_progress
 from pipeline.training.config import load_config
+from pipeline.training.processes import quiet_libraries
 
 ROWS_PER_BATCH = 8192
 FINGERPRINT = b"strata.fingerprint"  # of the spec, in the Parquet files' metadata
@@ -52,6 +53,7 @@ def predict(run: Path, samples: Path, split: SplitName, out: Path) -> Progress:
     if progress.encoding != manifest.encoding():
         raise StrataError("was trained on other samples, or with another spec", where=run,
                           fix=f"pass the samples that it was trained on ({config.samples})")  # fmt: skip
+    quiet_libraries()
     ranker = Ranker(manifest.spec, manifest.learned.table_rows, config.model, torch.device("cpu"))
     load_checkpoint(checkpoint, {"model": ranker.state_dict()}, alone=True)
     ranker.eval()

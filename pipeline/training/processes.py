@@ -13,9 +13,6 @@ from torch._C._distributed_c10d import HashStore
 
 from pipeline.errors import StrataError
 
-# These log warnings about their own calls of each other, which no user can act upon.
-CHATTY = ("torchrec", "torch.fx")
-
 
 @dataclass(frozen=True)
 class Rank:
@@ -35,14 +32,19 @@ def is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def quiet_libraries() -> None:
+    """Hides warnings about the libraries' own calls of each other, upon which no user can act."""
+    for library in ("torchrec", "torch.fx"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
 @contextmanager
 def process_group(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[Rank]:
     """Joins the ranks: NCCL on CUDA, gloo on CPU. Without torchrun it is a group of one.
 
     Raises StrataError if CUDA is asked for where there is none.
     """
-    for library in CHATTY:
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet_libraries()
     if wanted == "cuda" and not torch.cuda.is_available():
         raise StrataError("there is no CUDA device", where="--device cuda", fix="use --device cpu")
     on_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())

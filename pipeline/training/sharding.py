@@ -30,7 +30,7 @@ class TablesConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learning_rate: float = Field(default=0.05, gt=0)
+    learning_rate: float = Field(default=0.02, gt=0)
     """Of row-wise Adagrad, before warm-up and decay."""
     init_std: float = Field(default=0.01, ge=0)
     """Standard deviation of the normal distribution that fills the tables at the start."""
