@@ -5,7 +5,6 @@ python scripts/evaluate.py --run demo/run --samples demo/samples --split test --
 """
 
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
@@ -14,13 +13,11 @@ from pipeline.errors import one_line_errors
 from pipeline.evaluation.measure import measure, write_metrics
 from pipeline.evaluation.predictions import append_truth, read_predictions
 from pipeline.evaluation.report import read_training_curve, write_report
-from pipeline.manifest import load_manifest
+from pipeline.manifest import Manifest, SplitName, load_manifest
 from pipeline.training.predict import predict
 
 
-def main(
-    run: Path, samples: Path, out: Path, split: Literal["train", "valid", "test"] = "test", truth: Path | None = None
-) -> None:
+def main(run: Path, samples: Path, out: Path, split: SplitName = "test", truth: Path | None = None) -> None:
     """Predict a split with a run's best checkpoint, measure the predictions, and write a report.
 
     Args:
@@ -38,20 +35,25 @@ def main(
         if truth:
             predictions = append_truth(manifest.spec, predictions, truth)
         metrics = measure(manifest.spec, predictions)
-        days, train_days = manifest.days(split), manifest.days("train")
         context: dict[str, str | int] = {
             "run": run.resolve().name,
             "spec": manifest.spec.name,
-            "split": f"{split}, {days[0]} to {days[-1]}",
+            "split": f"{split}, {period(manifest, split)}",
             "rows": manifest.rows(split),
-            "trained on": f"{manifest.rows('train'):,} rows, {train_days[0]} to {train_days[-1]}",
+            "trained on": f"{manifest.rows('train'):,} rows, {period(manifest, 'train')}",
             "checkpoint": f"step {progress.step:,}",
-            "samples": str(samples.resolve()),
+            "samples": str(samples),
         }
         curve = read_training_curve(run / "metrics.jsonl")
         write_metrics(metrics, folder / "metrics.json")
         write_report(manifest.spec, metrics, predictions, curve, context, folder / "report.html")
     print(out / "report.html")
+
+
+def period(manifest: Manifest, split: SplitName) -> str:
+    """The days of a split, as the report names them."""
+    days = manifest.days(split)
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.errors import StrataError
+from pipeline.raw.expressions import parse
 from pipeline.spec import ColumnType, RawTable
 
 TYPES: dict[ColumnType, pl.DataType] = {
@@ -178,5 +179,5 @@ def _reason(table: RawTable, required: set[str]) -> pl.Expr:
         if column in required:
             reasons.append(pl.when(pl.col(column).is_null()).then(pl.lit(f"{column} is missing")))
     for check in table.checks:
-        reasons.append(pl.when(~pl.sql_expr(check)).then(pl.lit(f"fails the check {check}")))
+        reasons.append(pl.when(~parse(check)).then(pl.lit(f"fails the check {check}")))
     return pl.coalesce(reasons)

@@ -11,6 +11,7 @@ from pipeline.atomic import new_folder
 from pipeline.errors import StrataError
 from pipeline.manifest import EventCounts, LabelStatistics, Learned, Manifest, RawCounts, SplitName, Vocabulary
 from pipeline.progress import Stages, stages
+from pipeline.raw.expressions import parse
 from pipeline.raw.reading import RawRows, read_table
 from pipeline.samples.attribution import EVENT_TIME, Attributed, append_outcomes, attribute_events
 from pipeline.samples.counters import append_counters
@@ -111,7 +112,7 @@ def append_identity(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:
     local = pl.from_epoch(logs.impression.time, time_unit="ms").dt.replace_time_zone("UTC")
     local = local.dt.convert_time_zone(logs.timezone).dt.replace_time_zone(None)
     impressions = impressions.with_columns(local.alias(IMPRESSION_TIME), local.dt.date().alias(LOCAL_DAY))
-    day = pl.sql_expr(logs.day).cast(pl.Date) if logs.day else pl.col(LOCAL_DAY)
+    day = parse(logs.day).cast(pl.Date) if logs.day else pl.col(LOCAL_DAY)
     ids = logs.impression.id
     sample_id = pl.col(ids[0]) if len(ids) == 1 else pl.concat_str(ids, separator="-")
     impressions = impressions.with_columns(day.alias(DAY), sample_id.alias(SAMPLE_ID))
@@ -137,7 +138,7 @@ def append_profiles(
 def _derive(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
     """Adds the spec's derived columns, each of which may use those before it."""
     for name, expression in spec.columns.items():
-        samples = samples.with_columns(pl.sql_expr(expression).alias(name))
+        samples = samples.with_columns(parse(expression).alias(name))
     return samples
 
 

@@ -6,6 +6,7 @@ counts on the local day on which it happened.
 
 import polars as pl
 
+from pipeline.raw.expressions import parse
 from pipeline.samples.lineage import LOCAL_DAY
 from pipeline.spec import Counters, Measure
 
@@ -37,14 +38,14 @@ def _columns(counters: Counters) -> list[tuple[str, Measure]]:
 
 
 def _daily(events: dict[str, pl.DataFrame], counters: Counters, key: str) -> pl.DataFrame:
-    """Per key and day: rows of each measure, and the sum of what a mean is taken of."""
+    """Per key and day: rows of each measure, and the sum of what a mean is taken of, where that is a finite number."""
     parts = []
     for name, measure in counters.measures.items():
         rows = events[measure.event].lazy().filter(pl.col(key).is_not_null())
         if measure.where:
-            rows = rows.filter(pl.sql_expr(measure.where))
-        value = pl.sql_expr(measure.mean).cast(pl.Float64) if measure.mean else pl.lit(1.0)
-        rows = rows.select(pl.col(key).alias("key"), LOCAL_DAY, value=value).filter(pl.col("value").is_not_null())
+            rows = rows.filter(parse(measure.where))
+        value = parse(measure.mean).cast(pl.Float64) if measure.mean else pl.lit(1.0)
+        rows = rows.select(pl.col(key).alias("key"), LOCAL_DAY, value=value).filter(pl.col("value").is_finite())
         sums = rows.group_by("key", LOCAL_DAY).agg(
             pl.len().cast(pl.Float64).alias(f"{name} n"), pl.col("value").sum().alias(f"{name} sum")
         )

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from pipeline.raw.expressions import parse
 from pipeline.samples.attribution import EVENT_TIME
 from pipeline.samples.history import append_history
 from pipeline.spec import DenseFeature, HistoryFeature, IdFeature, IdListFeature, Spec, feature_column
@@ -21,8 +22,8 @@ def append_features(samples: pl.DataFrame, events: dict[str, pl.DataFrame], spec
         if isinstance(feature, HistoryFeature):
             past = events[feature.event].lazy()
             if feature.where:
-                past = past.filter(pl.sql_expr(feature.where))
-            past = past.select(user=spec.logs.impression.user, time_ms=EVENT_TIME, value=pl.sql_expr(feature.of))
+                past = past.filter(parse(feature.where))
+            past = past.select(user=spec.logs.impression.user, time_ms=EVENT_TIME, value=parse(feature.of))
             samples = append_history(
                 samples,
                 past.collect(),
@@ -36,7 +37,7 @@ def append_features(samples: pl.DataFrame, events: dict[str, pl.DataFrame], spec
 
 def value_of(name: str, feature: IdFeature | IdListFeature | DenseFeature) -> pl.Expr:
     """A feature's value, by its source expression; the elements of a list without spaces and empty ones."""
-    value = pl.sql_expr(feature.source or name)
+    value = parse(feature.source or name)
     match feature:
         case IdFeature():
             return value

@@ -3,6 +3,7 @@
 import polars as pl
 
 from pipeline.manifest import LabelStatistics
+from pipeline.raw.expressions import parse
 from pipeline.spec import (
     WEIGHT,
     BinaryObjective,
@@ -18,18 +19,18 @@ def append_labels(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
     """Adds `label_<objective>` (float32), `mask_<objective>`, `scene_<scene>` (bool) and `sample_weight` (float32).
 
     A row is outside an objective's sample space where the objective's `where` is false or null, or its label is
-    null; its label is then null.
+    no finite number; its label is then null.
     """
     columns = []
     for name, objective in spec.objectives.items():
-        label = pl.sql_expr(objective.label).cast(pl.Float32)
-        inside = label.is_not_null() & label.is_not_nan()
+        label = parse(objective.label).cast(pl.Float32)
+        inside = label.is_finite().fill_null(False)
         if objective.where:
-            inside &= pl.sql_expr(objective.where).fill_null(False)
+            inside &= parse(objective.where).fill_null(False)
         columns += [inside.alias(mask_column(name)), pl.when(inside).then(label).alias(label_column(name))]
     for name, scene in spec.scenes.items():
-        columns.append(pl.sql_expr(scene.where).fill_null(False).alias(scene_column(name)))
-    weight = pl.sql_expr(spec.sample_weight) if spec.sample_weight else pl.lit(1.0)
+        columns.append(parse(scene.where).fill_null(False).alias(scene_column(name)))
+    weight = parse(spec.sample_weight) if spec.sample_weight else pl.lit(1.0)
     columns.append(weight.cast(pl.Float32).alias(WEIGHT))
     return samples.with_columns(columns)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.errors import StrataError
+from pipeline.raw.expressions import parse
 from pipeline.raw.reading import schema
 from pipeline.spec import DenseFeature, HistoryFeature, IdListFeature, Spec, VocabTable
 
@@ -173,7 +174,7 @@ class _Checker:
     ) -> pl.DataType:
         """The type that an SQL expression has over these columns."""
         try:
-            parsed = pl.sql_expr(expression)
+            parsed = parse(expression)
             for name in parsed.meta.root_names():
                 if name in (forbidden or {}):
                     self.refuse(key, f"`{name}` is an outcome, known only after the impression",

@@ -4,8 +4,10 @@ K is the number of loss terms. One all-reduce per step carries the K sums of the
 (the loss is over the global batch, whatever the number of ranks) and whether a rank was asked to stop.
 """
 
+import math
 import time
 from collections.abc import Iterator
+from signal import SIGTERM
 
 import torch
 import torch.distributed as dist
@@ -16,6 +18,7 @@ from models.losses import Objectives
 from pipeline.batches.batch import Batch, model_columns, to_batch
 from pipeline.batches.prefetch import Prefetcher
 from pipeline.batches.reader import BatchReader
+from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SplitName
 from pipeline.training.checkpoints import Progress, save_checkpoint
 from pipeline.training.config import TrainConfig
@@ -38,7 +41,10 @@ class Loop:
         optimisers: Optimisers,
         progress: Progress,
     ) -> None:
-        """The model and the optimisers hold what belongs to `progress`, as loaded from its checkpoint."""
+        """The model and the optimisers hold what belongs to `progress`, as loaded from its checkpoint.
+
+        Raises StrataError if a split has too few rows for the ranks.
+        """
         self.config = config.loop
         self.schedule = config.schedule
         self.run_folder = config.out
@@ -52,6 +58,8 @@ class Loop:
         self.interrupted_by = 0
         self.train_reader = self._reader("train")
         self.total_steps = self.config.epochs * self.train_reader.steps
+        for reader in (self.train_reader, self._reader("valid")):
+            reader.sizes(epoch=0)
 
     def run(self, record: Record, interrupts: Interrupts) -> None:
         """Trains until the last epoch, until patience ends, or until a signal."""
@@ -59,8 +67,6 @@ class Loop:
         validate_every = self.config.validate_every or self.train_reader.steps
         while self.progress.epoch < self.config.epochs and not self._out_of_patience():
             for _ in self._epoch(record, interrupts):
-                if self.interrupted_by:
-                    break
                 if self.progress.step % validate_every == 0 or self.progress.step == self.total_steps:
                     self._validate(record)
                     self._save()
@@ -68,6 +74,8 @@ class Loop:
                     if self._out_of_patience():
                         record.say(f"stopping early: {self.config.patience} validations without a lower loss")
                         break
+                if self.interrupted_by:  # after a validation that is due, which a resumed run would leave out
+                    break
             else:
                 self.progress.epoch += 1
                 self.progress.epoch_step = 0
@@ -91,6 +99,7 @@ class Loop:
             rows += len(batch)
             self.progress.step += 1
             self.progress.epoch_step += 1
+            self.progress.valid_loss = None
             record.advance()
             if self.progress.step % self.config.log_every == 0:
                 seconds = time.perf_counter() - began
@@ -119,8 +128,7 @@ class Loop:
         loss = self.objectives.combine(losses, reduced[len(losses) : 2 * len(losses)]) * self.rank.ranks
         loss.backward()
         self.optimisers.step()
-        received = int(reduced[-1].item())
-        return reduced[:-1], signal or min(received, 15)
+        return reduced[:-1], signal or (SIGTERM if reduced[-1].item() else 0)
 
     @torch.no_grad()
     def _validate(self, record: Record) -> None:
@@ -143,18 +151,24 @@ class Loop:
             self.progress.validations_without_gain += 1
 
     def _report(self, sums: Tensor) -> tuple[float, dict[str, float]]:
-        """The loss, and each objective's mean loss over all its rows, from global sums [2K]."""
+        """The loss, and each objective's mean loss over all its rows, from global sums [2K].
+
+        Raises StrataError if the loss is not finite.
+        """
         losses, weights = sums.chunk(2)
         by_objective = {}
         for at, name in enumerate(self.manifest.spec.objectives):
             terms = [k for k, term in enumerate(self.objectives.layout.terms) if term.objective == at]
             by_objective[name] = (losses[terms].sum() / weights[terms].sum().clamp(min=1)).item()
-        return self.objectives.combine(losses, weights).item(), by_objective
+        loss = self.objectives.combine(losses, weights).item()
+        if not math.isfinite(loss):
+            raise StrataError(f"the loss is {loss} at step {self.progress.step}", where=self.run_folder,
+                              fix="lower --dense.learning-rate or --tables.learning-rate")  # fmt: skip
+        return loss, by_objective
 
     def _save(self) -> None:
         state = {"model": self.model.state_dict(), "optimisers": self.optimisers.state()}
         save_checkpoint(self.run_folder, state, self.progress)
-        self.progress.valid_loss = None
 
     def _out_of_patience(self) -> bool:
         return 0 < self.config.patience <= self.progress.validations_without_gain

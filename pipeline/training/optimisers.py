@@ -5,10 +5,9 @@ plan replicates on every rank, which get the same row-wise Adagrad from dense gr
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 from torch.optim import Adam
 from torchrec.distributed import DistributedModelParallel
 from torchrec.optim import RowWiseAdagrad
@@ -95,13 +94,15 @@ class Optimisers:
         for optimiser in self._stepped.values():
             optimiser.step()
 
-    def state(self) -> dict[str, dict[str, dict[str, Tensor]]]:
-        """The tensors of every optimiser by parameter, filled with zeros where no step was taken yet.
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Adam's tensors by parameter, and Adagrad's sums [rows] by table, whatever the plan does with the table.
 
-        They are the optimisers' own: loading into them restores the optimisers.
+        Zeros where no step was taken yet. They are the optimisers' own: loading into them restores the optimisers.
         """
         for optimiser in self._stepped.values():
             if not optimiser.state_dict()["state"]:
                 optimiser.init_state()
-        named = {"fused": self._fused, **self._stepped}
-        return {name: optimiser.state_dict()["state"] for name, optimiser in named.items()}
+        states = {name: optimiser.state_dict()["state"] for name, optimiser in self._stepped.items()}
+        sums = {table: next(iter(state.values())) for table, state in self._fused.state_dict()["state"].items()}
+        sums |= {table: state["sum"].view(-1) for table, state in states.get("adagrad", {}).items()}
+        return {"adam": states["adam"], "tables": sums}

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,8 +35,11 @@ def is_first_rank() -> bool:
 
 def quiet_libraries() -> None:
     """Hides warnings about the libraries' own calls of each other, upon which no user can act."""
-    for library in ("torchrec", "torch.fx"):
+    for library in ("", "torchrec", "torch.fx"):  # "" is the root: TorchRec logs to it as well, Strata never does
         logging.getLogger(library).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(rec)?\.")
+    # FBGEMM's lookup of replicated tables registers its gradient in an old way; tests hold it to the fused lookup's.
+    warnings.filterwarnings("ignore", message="fbgemm::dense_embedding_codegen_lookup_function")
 
 
 @contextmanager

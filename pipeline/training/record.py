@@ -10,6 +10,8 @@ from typing import Any, Self
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from pipeline.atomic import replace_file
+
 METRICS = "metrics.jsonl"
 
 
@@ -17,14 +19,14 @@ class Record:
     """Written by the first rank only; the others hold one with `run=None`, which does nothing."""
 
     def __init__(self, run: Path | None, step: int, total: int) -> None:
-        """Lines of steps after `step`, left by a run that died after its last checkpoint, are dropped."""
+        """Drops lines of steps after `step`, left by a run that died after its last checkpoint, and one cut short."""
         self._run = run
         if run is None:
             return
         path = run / METRICS
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept))
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        replace_file(path, "".join(kept).encode())
         self._lines = path.open("a")
         self._events = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
         self._bar = tqdm(total=total, initial=step, unit="step", disable=not sys.stderr.isatty(), smoothing=0.05)

@@ -29,9 +29,6 @@ def train(config: TrainConfig) -> Progress:
     manifest = _check_samples(config)
     start = _check_run(config, manifest)
     with process_group(config.device) as rank, Interrupts() as interrupts:
-        if rank.first:
-            config.out.mkdir(parents=True, exist_ok=True)
-            config.save()
         torch.manual_seed(config.loop.seed)
         ranker = Ranker(manifest.spec, manifest.learned.table_rows, config.model, torch.device("meta"))
         model = shard(ranker, config.tables, rank, config.loop.seed)
@@ -42,6 +39,9 @@ def train(config: TrainConfig) -> Progress:
             load_checkpoint(start, {"model": model.state_dict(), "optimisers": optimisers.state()})
         objectives = Objectives(manifest.spec, ranker.layout)
         loop = Loop(config, manifest, rank, model, objectives, optimisers, progress)
+        if rank.first:  # only now that nothing of the above has failed
+            config.out.mkdir(parents=True, exist_ok=True)
+            config.save()
         with Record(config.out if rank.first else None, progress.step, loop.total_steps) as record:
             if start:
                 record.say(f"resuming from {start}")
