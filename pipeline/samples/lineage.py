@@ -13,6 +13,7 @@ decided here, in one place:
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import polars as pl
 
@@ -158,7 +159,7 @@ class _Checker:
     def __init__(self, source: Path) -> None:
         self.source = source
 
-    def refuse(self, key: str, found: str, right: str) -> None:
+    def refuse(self, key: str, found: str, right: str) -> NoReturn:
         raise StrataError(f"{key}: {found}", where=self.source, fix=right)
 
     def new_column(self, key: str, name: str, taken: Container[str]) -> None:
@@ -184,7 +185,6 @@ class _Checker:
             return pl.DataFrame(schema=columns).select(parsed.alias("value")).schema["value"]
         except pl.exceptions.PolarsError as error:
             self.refuse(key, f"`{expression}` does not evaluate ({str(error).splitlines()[0]})", "correct the SQL")
-            raise
 
     def condition(self, key: str, expression: str, columns: dict[str, pl.DataType]) -> None:
         type_ = self.type_of(key, expression, columns)

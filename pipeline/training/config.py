@@ -47,7 +47,7 @@ class TrainConfig(BaseModel):
     resume: bool = False
     """Go on from the newest checkpoint in --out, if there is one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes CUDA where there is any."""
+    """auto takes CUDA where each process on the machine gets a device of its own."""
     loop: LoopConfig = LoopConfig()
     model: ModelConfig = ModelConfig()
     tables: TablesConfig = TablesConfig()

@@ -51,7 +51,8 @@ def process_group(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[Rank]:
     quiet_libraries()
     if wanted == "cuda" and not torch.cuda.is_available():
         raise StrataError("there is no CUDA device", where="--device cuda", fix="use --device cpu")
-    on_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+    enough = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # NCCL: a device for each rank
+    on_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available() and enough)
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_cuda else torch.device("cpu")
     if on_cuda:
         torch.cuda.set_device(device)
