@@ -1,0 +1,108 @@
+"""Labels, masks, scenes and weights: where an expression is null, a row is outside; bad labels are named."""
+
+from typing import Any
+
+import polars as pl
+import pytest
+
+from pipeline.manifest import LabelStatistics
+from pipeline.samples.labels import append_labels, bad_label, label_statistics, learned_rows
+from pipeline.spec import BinaryObjective, RegressionObjective, Spec
+
+
+def spec(**changes: Any) -> Spec:
+    columns = {"user": "int64", "video": "int64", "ms": "int64", "tab": "int64", "click": "bool", "seconds": "float64"}
+    content = {
+        "name": "small",
+        "logs": {
+            "impression": {
+                "files": "log", "columns": columns, "id": ["user", "video", "ms"],
+                "user": "user", "video": "video", "time": "ms", "outcomes": ["click", "seconds"],
+            }
+        },
+        "tables": {"user": {"encode": "hash", "rows": 8, "dim": 4}},
+        "features": {"user": {"kind": "id", "table": "user"}},
+        "objectives": {
+            "click": {"kind": "binary", "label": "click"},
+            "watch": {"kind": "regression", "label": "seconds", "where": "click"},
+        },
+        "scenes": {
+            "feed": {"where": "tab = 1", "weights": {"click": 1}},
+            "player": {"where": "tab >= 1", "weights": {"click": 1, "watch": 1}},
+        },
+        **changes,
+    }  # fmt: skip
+    return Spec.model_validate(content)
+
+
+SAMPLES = pl.DataFrame(
+    [
+        (1, True, 3.0),
+        (2, False, 4.0),  # no click: outside of `watch`
+        (None, True, 5.0),  # in no scene
+        (1, None, 6.0),  # a null condition is not met
+        (2, True, None),  # no label
+        (0, True, 7.0),  # has labels, but in no scene
+        (1, True, float("nan")),
+        (1, True, float("inf")),
+    ],
+    schema={"tab": pl.Int64, "click": pl.Boolean, "seconds": pl.Float64},
+    orient="row",
+)
+
+
+def test_a_literal_table() -> None:
+    found = append_labels(SAMPLES, spec())
+    assert found.select(SAMPLES.columns).equals(SAMPLES)
+    assert {name: found[name].to_list() for name in found.columns[3:]} == {
+        "mask_click": [True, True, True, False, True, True, True, True],
+        "label_click": [1, 0, 1, None, 1, 1, 1, 1],
+        "mask_watch": [True, False, True, False, False, True, False, False],
+        "label_watch": [3, None, 5, None, None, 7, None, None],
+        "scene_feed": [True, False, False, True, False, False, True, True],
+        "scene_player": [True, True, False, True, True, False, True, True],
+        "sample_weight": [1.0] * 8,
+    }
+    types = {"mask": pl.Boolean, "scene": pl.Boolean, "label": pl.Float32, "sample": pl.Float32}
+    assert all(found.schema[name] == types[name.split("_")[0]] for name in found.columns[3:])
+
+
+def test_the_sample_weight_is_an_expression() -> None:
+    weighted = append_labels(SAMPLES, spec(sample_weight="case when click then 2 else 0.5 end"))
+    assert weighted["sample_weight"].to_list() == [2, 0.5, 2, 0.5, 2, 2, 2, 2]
+
+
+def test_statistics_are_those_of_the_rows_that_learn() -> None:
+    """`click` is learned in both scenes, `watch` only in the player's."""
+    found = append_labels(SAMPLES, spec())
+    assert found.select(learned_rows(spec(), "watch")).to_series().to_list() == [True] + [False] * 7
+    assert {name: row.model_dump() for name, row in label_statistics(found, spec()).items()} == {
+        "click": {"rows": 5, "mean": pytest.approx(0.8), "min": 0, "max": 1},
+        "watch": {"rows": 1, "mean": 3, "min": 3, "max": 3},
+    }
+    assert label_statistics(found.clear(), spec())["watch"] == LabelStatistics(rows=0, mean=None, min=None, max=None)
+
+
+BINARY, REGRESSION = BinaryObjective(kind="binary", label="x"), RegressionObjective(kind="regression", label="x")
+
+
+@pytest.mark.parametrize(
+    ("objective", "low", "high", "problem"),
+    [
+        (BINARY, None, None, "has no row in the training split"),
+        (BINARY, 0, 0, "is always 0 in the training split (9 rows)"),
+        (BINARY, 1, 1, "is always 1 in the training split (9 rows)"),
+        (BINARY, 0, 2, "is binary, but has values from 0 to 2"),
+        (BINARY, -0.5, 1, "is binary, but has values from -0.5 to 1"),
+        (BINARY, 0, 1, None),
+        (BINARY, 0.25, 0.75, None),  # a soft label
+        (REGRESSION, None, None, "has no row in the training split"),
+        (REGRESSION, 2.5, 2.5, "is always 2.5 in the training split (9 rows)"),
+        (REGRESSION, -1, 3, "has negative values, down to -1"),
+        (REGRESSION, 0, 1e6, None),
+    ],
+)
+def test_bad_labels_are_named(
+    objective: BinaryObjective | RegressionObjective, low: float | None, high: float | None, problem: str | None
+) -> None:
+    assert bad_label(objective, LabelStatistics(rows=9, mean=low, min=low, max=high)) == problem
