@@ -113,6 +113,11 @@ class Manifest(_Part):
     def days(self, split: SplitName) -> list[str]:
         return sorted({file.date for file in self.files if file.split == split})
 
+    def period(self, split: SplitName) -> str:
+        """The first and last day of a split, as a report names them."""
+        days = self.days(split)
+        return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
     def save(self, store: Path) -> None:
         replace_file(store / MANIFEST, self.model_dump_json(indent=1).encode())
 

@@ -13,7 +13,7 @@ from pipeline.errors import one_line_errors
 from pipeline.evaluation.measure import measure, write_metrics
 from pipeline.evaluation.predictions import append_truth, read_predictions
 from pipeline.evaluation.report import read_training_curve, write_report
-from pipeline.manifest import Manifest, SplitName, load_manifest
+from pipeline.manifest import SplitName, load_manifest
 from pipeline.training.predict import predict
 
 
@@ -38,9 +38,9 @@ def main(run: Path, samples: Path, out: Path, split: SplitName = "test", truth: 
         context: dict[str, str | int] = {
             "run": run.resolve().name,
             "spec": manifest.spec.name,
-            "split": f"{split}, {period(manifest, split)}",
+            "split": f"{split}, {manifest.period(split)}",
             "rows": manifest.rows(split),
-            "trained on": f"{manifest.rows('train'):,} rows, {period(manifest, 'train')}",
+            "trained on": f"{manifest.rows('train'):,} rows, {manifest.period('train')}",
             "checkpoint": f"step {progress.step:,}",
             "samples": str(samples),
         }
@@ -48,12 +48,6 @@ def main(run: Path, samples: Path, out: Path, split: SplitName = "test", truth: 
         write_metrics(metrics, folder / "metrics.json")
         write_report(manifest.spec, metrics, predictions, curve, context, folder / "report.html")
     print(out / "report.html")
-
-
-def period(manifest: Manifest, split: SplitName) -> str:
-    """The days of a split, as the report names them."""
-    days = manifest.days(split)
-    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 if __name__ == "__main__":

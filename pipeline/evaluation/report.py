@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.atomic import replace_file
 from pipeline.evaluation import bins, plots
 from pipeline.evaluation.measure import MIN_ROWS, Metrics
+from pipeline.evaluation.page import render
 from pipeline.evaluation.predictions import objective_rows
-from pipeline.evaluation.tables import COLUMNS, amount, count, share, tables
+from pipeline.evaluation.tables import COLUMNS, count, tables
 from pipeline.spec import RegressionObjective, Spec
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 RELIABILITY = "Rows in ten groups by prediction: on the dashed line, what was predicted is what happened."
 OUTCOMES = "The further apart the two outlines, the better the model tells the outcomes apart."
@@ -49,17 +47,9 @@ def write_report(
         context: what the head of the page says of the run and its data, in this order; `run` is also its title.
         out: the file.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"amount": amount, "count": count, "share": share}
     kinds = {objective.kind for objective in spec.objectives.values()}
-    page = environment.get_template("report.html").render(
+    page = render(
+        "report.html",
         spec=spec,
         metrics=metrics,
         context={name: count(value) if isinstance(value, int) else value for name, value in context.items()},
@@ -69,7 +59,7 @@ def write_report(
         curves=_curves(training_curve),
         glossary=[column for kind in COLUMNS if kind in kinds for column in COLUMNS[kind] if column.meaning],
     )
-    replace_file(out, page.encode())
+    replace_file(out, page)
 
 
 @dataclass(frozen=True)

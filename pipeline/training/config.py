@@ -55,7 +55,9 @@ class TrainConfig(BaseModel):
     schedule: ScheduleConfig = ScheduleConfig()
 
     def save(self) -> None:
-        replace_file(self.out / CONFIG, self.model_dump_json(indent=1).encode())
+        """Paths are saved in full, so that the run can be evaluated from any folder."""
+        paths = {"spec": self.spec.resolve(), "samples": self.samples.resolve(), "out": self.out.resolve()}
+        replace_file(self.out / CONFIG, self.model_copy(update=paths).model_dump_json(indent=1).encode())
 
 
 def load_config(run: Path) -> TrainConfig:

@@ -47,11 +47,11 @@ def test_a_missing_user_scene_or_mask(spec: Spec, predictions: pl.LazyFrame, col
         check_predictions(spec, predictions.with_columns(gap))
 
 
-@pytest.mark.parametrize(("column", "value"), [("truth_click", 2.0), ("baseline_watch", float("nan"))])
-def test_an_optional_column_is_checked_where_it_is_stored(
-    spec: Spec, predictions: pl.LazyFrame, column: str, value: float
+@pytest.mark.parametrize(("column", "value", "rows"), [("truth_click", 2.0, 240), ("baseline_watch", float("nan"), 80)])
+def test_an_optional_column_is_checked_on_the_rows_of_its_objective(
+    spec: Spec, predictions: pl.LazyFrame, column: str, value: float, rows: int
 ) -> None:
-    with pytest.raises(StrataError, match=f"predictions, {column}: 240 rows hold"):
+    with pytest.raises(StrataError, match=f"predictions, {column}: {rows} rows hold"):
         check_predictions(spec, predictions.with_columns(pl.lit(value).alias(column)))
 
 
