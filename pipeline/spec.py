@@ -6,12 +6,17 @@ any data is read, by `pipeline/samples/lineage.py`. Nothing learned from data be
 
 import hashlib
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 ColumnType = Literal["int8", "int16", "int32", "int64", "float32", "float64", "string", "bool"]
 Sql = Annotated[str, StringConstraints(min_length=1)]
+# Strict: a number in quotes, or `true` for 1, is a slip.
+PositiveInt = Annotated[int, Field(strict=True, ge=1)]
+Rows = Annotated[int, Field(strict=True, ge=2, lt=2**31)]  # indices are stored as int32
+Weight = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -26,8 +31,8 @@ class _Part(BaseModel):
 class RawTable(_Part):
     """Files of one kind: where they lie below `--raw`, their columns, and SQL conditions each row must meet."""
 
-    files: str
-    columns: dict[str, ColumnType]
+    files: Annotated[str, StringConstraints(min_length=1)]
+    columns: Annotated[dict[str, ColumnType], Field(min_length=1)]
     checks: tuple[Sql, ...] = ()
 
 
@@ -37,7 +42,7 @@ class Impressions(RawTable):
     `outcomes` names the columns of an interaction log that became known only after the impression.
     """
 
-    id: tuple[str, ...]
+    id: Annotated[tuple[str, ...], Field(min_length=1)]
     user: str
     video: str
     time: str
@@ -74,6 +79,10 @@ class Logs(_Part):
     events: dict[Name, Event] = {}
     profiles: dict[Name, Profile] = {}
 
+    def timed(self) -> dict[str, Impressions | Event]:
+        """The raw tables whose rows happened at a time."""
+        return {"impression": self.impression, **self.events}
+
     def tables(self) -> dict[str, RawTable]:
         """Every raw table by the name that errors and counts use for it."""
         return {"impression": self.impression, **self.events, **self.profiles}
@@ -93,9 +102,9 @@ class Measure(_Part):
 class Counters(_Part):
     """Trailing counters over completed days: a column `<by>_<measure>_<days>d` for each combination."""
 
-    days: tuple[PositiveInt, ...]
-    by: dict[Name, str]
-    measures: dict[Name, Measure]
+    days: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    by: Annotated[dict[Name, str], Field(min_length=1)]
+    measures: Annotated[dict[Name, Measure], Field(min_length=1)]
 
     def column(self, by: str, measure: str, days: int) -> str:
         return f"{by}_{measure}_{days}d"
@@ -122,14 +131,14 @@ class HashTable(Table):
     """FNV-1a of the id's text, folded into `rows` - 1 rows; row 0 is for a missing id."""
 
     encode: Literal["hash"]
-    rows: Annotated[int, Field(ge=2)]
+    rows: Rows
 
 
 class QuantileTable(Table):
     """A number turned into the index of its quantile on the training split; 0 for a missing number."""
 
     encode: Literal["quantiles"]
-    buckets: Annotated[int, Field(ge=2)]
+    buckets: Rows
 
 
 AnyTable = Annotated[VocabTable | HashTable | QuantileTable, Field(discriminator="encode")]
@@ -144,7 +153,7 @@ class IdFeature(_Part):
 
 
 class IdListFeature(_Part):
-    """Several categorical values in one string, such as tags, of which the first `last` are kept."""
+    """Several categorical values in one string, such as tags, of which the first `max_length` are kept."""
 
     kind: Literal["id_list"]
     table: str
@@ -208,7 +217,7 @@ class Scene(_Part):
     """A named subset of the rows, with the weight of each objective that is learned on it."""
 
     where: Sql
-    weights: dict[str, Annotated[float, Field(ge=0)]]
+    weights: Annotated[dict[str, Weight], Field(min_length=1)]
 
 
 class Split(_Part):
@@ -227,9 +236,9 @@ class Spec(_Part):
     columns: dict[Name, Sql] = {}
     counters: Counters | None = None
     tables: dict[Name, AnyTable]
-    features: dict[Name, AnyFeature]
-    objectives: dict[Name, AnyObjective]
-    scenes: dict[Name, Scene]
+    features: Annotated[dict[Name, AnyFeature], Field(min_length=1)]
+    objectives: Annotated[dict[Name, AnyObjective], Field(min_length=1)]
+    scenes: Annotated[dict[Name, Scene], Field(min_length=1)]
     sample_weight: Sql | None = None
 
     @model_validator(mode="after")
@@ -310,14 +319,22 @@ def _check_logs(logs: Logs) -> None:
     )
     for key in (*impression.id, impression.user, impression.video, impression.time, *impression.outcomes):
         _require(key in impression.columns, "logs.impression", f"`{key}` is not declared", "add it to `columns`")
-    for key, type_ in impression.columns.items():
-        if key in (impression.time,):
-            _require(type_ == "int64", f"logs.impression.columns.{key}", f"is {type_}", "a time in ms needs int64")
+    for key in (*impression.id, impression.user, impression.video, impression.time):
+        _require(key not in impression.outcomes, "logs.impression.outcomes", f"`{key}` is known at the impression",
+                 "take it out")  # fmt: skip
+    _check_time(impression.time, impression, "logs.impression")
+    try:
+        ZoneInfo(logs.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        _require(False, "logs.timezone", f"there is no time zone `{logs.timezone}`", "use a name such as Asia/Shanghai")
     for name, event in logs.events.items():
         place = f"logs.events.{name}"
         _require(name != "impression", place, "is the name of the impressions", "call the event something else")
         for key in (event.time, *event.values):
             _require(key in event.columns, place, f"`{key}` is not declared", "add it to `columns`")
+        _require(event.time not in impression.id, f"{place}.time", f"`{event.time}` is an id of the impression",
+                 "give the event a time of its own")  # fmt: skip
+        _check_time(event.time, event, place)
         for key in impression.id:
             _check_same_type(key, impression, "logs.impression", event, place)
     for name, profile in logs.profiles.items():
@@ -330,7 +347,14 @@ def _check_logs(logs: Logs) -> None:
             f"`{profile.key}` is no column of the impressions",
             f"use one of {', '.join(impression.columns)}",
         )
+        _require(profile.key not in impression.outcomes, f"{place}.key", f"`{profile.key}` is an outcome",
+                 "a profile is joined by what is known at the impression")  # fmt: skip
         _check_same_type(profile.key, impression, "logs.impression", profile, place)
+
+
+def _check_time(time: str, table: RawTable, place: str) -> None:
+    type_ = table.columns[time]
+    _require(type_ == "int64", f"{place}.columns.{time}", f"is {type_}", "a time in ms needs int64")
 
 
 def _check_same_type(key: str, left: RawTable, left_place: str, right: RawTable, right_place: str) -> None:

@@ -79,7 +79,9 @@ def _explain(problem: Any) -> tuple[str, str]:
             tag = context["discriminator"].strip("'")
             return f"{key}: found {tag} {context['tag']!r}", f"use {context['expected_tags']}"
         case _:
-            return f"{key}: found {problem['input']!r}", problem["msg"][0].lower() + problem["msg"][1:]
+            return f"{key}: found {problem['input']!r}", (problem["msg"][0].lower() + problem["msg"][1:]).replace(
+                "tuple", "list"
+            )
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:

@@ -18,7 +18,7 @@ import tyro
 from pipeline.atomic import replace_file
 
 SPEC = Path(__file__).parent.parent / "feature_specs" / "kuairand.yaml"
-SETTINGS = "--loop.batch-size 512 --loop.epochs 3 --model.expert 32 --model.dropout 0.1"
+SETTINGS = "--loop.batch-size 512 --loop.epochs 4 --schedule.decay none --model.expert 32 --model.dropout 0.1"
 # One LightGBM model per objective over ids, profiles and trailing daily counters: trained to 2022-05-04, validated on
 # 05-05, measured on 05-06, duplicates dropped.
 TREES = {"click": 0.7324, "long_view": 0.7350, "like": 0.8133, "profile_enter": 0.7258}

@@ -154,6 +154,31 @@ DISAGREEMENTS = {
     "time that is no int64": (
         "logs.impression.columns.ms", "string", "logs.impression.columns.ms: is string; a time in ms needs int64",
     ),
+    "event time that is no int64": (
+        "logs.events.play.columns.at", "int32", "logs.events.play.columns.at: is int32; a time in ms needs int64",
+    ),
+    "event time that is an id": (
+        "logs.events.play.time", "id",
+        "logs.events.play.time: `id` is an id of the impression; give the event a time of its own",
+    ),
+    **{
+        f"outcome known at the impression, {key}": (
+            "logs", {**INTERACTIONS, "impression": {**INTERACTIONS["impression"], "outcomes": ["tab", column]}},
+            f"logs.impression.outcomes: `{column}` is known at the impression; take it out",
+        )
+        for key, column in {"id": "id", "user": "user", "video": "video", "time": "ms"}.items()
+    },
+    "profile by an outcome": (
+        "logs", {**INTERACTIONS, "impression": {**INTERACTIONS["impression"], "outcomes": ["tab"]},
+                 "profiles": {"tab": {"files": "x", "columns": {"tab": "string"}, "key": "tab"}}},
+        "logs.profiles.tab.key: `tab` is an outcome; a profile is joined by what is known at the impression",
+    ),
+    **{
+        f"time zone {zone!r}": (
+            "logs.timezone", zone, f"logs.timezone: there is no time zone `{zone}`; use a name such as Asia/Shanghai",
+        )
+        for zone in ("Asia/Nowhere", "Asia", "", "../etc", "+08:00")
+    },
     "undeclared event time": ("logs.events.play.time", "ts", "logs.events.play: `ts` is not declared; add it to "
                               "`columns`"),
     "undeclared event value": (
@@ -229,3 +254,40 @@ def test_parts_that_disagree_are_refused(path: str, value: object, message: str)
     with pytest.raises(ValidationError) as error:
         Spec.model_validate(changed(path, value))
     assert [str(problem["ctx"]["error"]) for problem in error.value.errors()] == [message]
+
+
+@pytest.mark.parametrize(
+    ("path", "empty"),
+    [
+        ("logs.impression.id", []),
+        ("logs.impression.columns", {}),
+        ("counters.days", []),
+        ("counters.by", {}),
+        ("counters.measures", {}),
+        ("features", {}),
+        ("objectives", {}),
+        ("scenes", {}),
+        ("scenes.feed.weights", {}),
+    ],
+)
+def test_what_holds_nothing_is_refused(path: str, empty: object) -> None:
+    with pytest.raises(ValidationError) as error:
+        Spec.model_validate(changed(path, empty))
+    assert [(problem["loc"], problem["type"]) for problem in error.value.errors()] == [
+        (tuple(path.split(".")), "too_short")
+    ]
+
+
+@pytest.mark.parametrize("number", ["16", True, 4.0, 0, -1])
+@pytest.mark.parametrize("path", ["tables.user.dim", "features.played.last", "split.test_days", "tables.user.rows"])
+def test_whole_numbers_are_strict(path: str, number: object) -> None:
+    with pytest.raises(ValidationError) as error:
+        Spec.model_validate(changed(path, number))
+    assert [problem["input"] for problem in error.value.errors()] == [number]
+
+
+@pytest.mark.parametrize("weight", ["1.0", True, float("inf"), float("nan"), -0.5])
+def test_weights_are_strict(weight: object) -> None:
+    with pytest.raises(ValidationError) as error:
+        Spec.model_validate(changed("scenes.feed.weights.play", weight))
+    assert error.value.errors()[0]["loc"] == ("scenes", "feed", "weights", "play")

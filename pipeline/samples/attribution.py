@@ -26,13 +26,15 @@ def attribute_events(impressions: pl.DataFrame, events: pl.DataFrame, event: Eve
     is attributed like any other.
     """
     ids = list(logs.impression.id)
-    times = impressions.select(*ids, impression_time_ms=pl.col(logs.impression.time))
-    joined = events.rename({event.time: EVENT_TIME}).join(times, on=ids, how="left", maintain_order="left")
-    known = joined.filter(pl.col("impression_time_ms").is_not_null())
-    delay = pl.col(EVENT_TIME) - pl.col("impression_time_ms")
+    # No value of an event may be called `impression_time`; columns that are no value may have any name.
+    times = impressions.select(*ids, impression_time=pl.col(logs.impression.time))
+    own = events.select(*ids, pl.col(event.time).alias(EVENT_TIME), *event.values)
+    joined = own.join(times, on=ids, how="left", maintain_order="left")
+    known = joined.filter(pl.col("impression_time").is_not_null())
+    delay = pl.col(EVENT_TIME) - pl.col("impression_time")
     within = known.filter(delay.is_between(0, event.within_s * 1000))
     return Attributed(
-        within.select(*ids, EVENT_TIME, *event.values),
+        within.drop("impression_time"),
         without_impression=joined.height - known.height,
         outside_window=known.height - within.height,
     )

@@ -14,14 +14,17 @@ from pipeline.progress import Stages, stages
 from pipeline.raw.expressions import parse
 from pipeline.raw.reading import RawRows, read_table
 from pipeline.samples.attribution import EVENT_TIME, Attributed, append_outcomes, attribute_events
+from pipeline.samples.checker import DAY, IMPRESSION_TIME, LOCAL_DAY
 from pipeline.samples.counters import append_counters
 from pipeline.samples.encoding import Encoders, encode, fit_encoders, median_labels
 from pipeline.samples.features import append_features
 from pipeline.samples.labels import append_labels, bad_label, label_statistics
-from pipeline.samples.lineage import DAY, IMPRESSION_TIME, LOCAL_DAY, check_lineage
+from pipeline.samples.lineage import check_lineage
 from pipeline.samples.store import sample_columns, write_rejected, write_samples, write_vocabularies
-from pipeline.spec import SAMPLE_ID, TIME, USER, Logs, Spec, Split, scene_column
+from pipeline.spec import SAMPLE_ID, TIME, USER, WEIGHT, Logs, Spec, Split, scene_column
 from pipeline.spec_file import load_spec
+
+YEAR_2100_MS = 4_102_444_800_000
 
 
 def build_samples(spec_path: Path, raw: Path, out: Path) -> Manifest:
@@ -52,6 +55,7 @@ def build_samples(spec_path: Path, raw: Path, out: Path) -> Manifest:
             samples = append_counters(samples, events, spec.counters)
         progress.begin("labelling")
         samples = append_labels(samples, spec)
+        _check_weights(samples, spec_path)
         split_of_day = split_days(samples[DAY].unique().to_list(), spec.split, raw)
         split = pl.col(DAY).replace_strict(split_of_day, return_dtype=pl.String)
         labels = _checked_labels(samples, split, spec, spec_path)
@@ -64,8 +68,9 @@ def build_samples(spec_path: Path, raw: Path, out: Path) -> Manifest:
         baselines = median_labels(samples.filter(split == "train"), spec, encoders)
 
         progress.begin("writing")
-        names = {spec.logs.impression.user: USER, spec.logs.impression.time: TIME}
-        files = write_samples(samples.rename(names).select(DAY, *sample_columns(spec)), split_of_day, folder)
+        impression = spec.logs.impression
+        stored = samples.with_columns(pl.col(impression.user).alias(USER), pl.col(impression.time).alias(TIME))
+        files = write_samples(stored.select(DAY, *sample_columns(spec)), split_of_day, folder)
         write_rejected({name: table.rejected for name, table in raw_rows.items()}, folder)
         manifest = Manifest(
             spec=spec,
@@ -92,10 +97,13 @@ def _read(logs: Logs, raw: Path, progress: Stages) -> dict[str, RawRows]:
     unique = {name: [profile.key] for name, profile in logs.profiles.items()}
     if logs.events:
         unique["impression"] = list(impression.id)
+    # One row dated far off would otherwise be a test split of its own.
+    sane_time = {name: (f'"{table.time}" between 0 and {YEAR_2100_MS}',) for name, table in logs.timed().items()}
     tables = {}
     for name, table in logs.tables().items():
         progress.begin(f"reading {name}")
-        tables[name] = read_table(name, table, raw, required=required[name], unique=unique.get(name, []))
+        timed = table.model_copy(update={"checks": (*table.checks, *sane_time.get(name, ()))})
+        tables[name] = read_table(name, timed, raw, required=required[name], unique=unique.get(name, []))
     if tables["impression"].rows.is_empty():
         raise StrataError(
             f"none of the {tables['impression'].read} impressions is usable", where=raw, fix="compare it with the spec"
@@ -116,6 +124,8 @@ def append_identity(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:
     ids = logs.impression.id
     sample_id = pl.col(ids[0]) if len(ids) == 1 else pl.concat_str(ids, separator="-")
     impressions = impressions.with_columns(day.alias(DAY), sample_id.alias(SAMPLE_ID))
+    if nulls := impressions[DAY].null_count():
+        raise StrataError(f"logs.day is null for {nulls} impressions", where=logs.day, fix="correct the expression")
     if not logs.events:
         repeat = pl.int_range(pl.len()).over(SAMPLE_ID)
         numbered = pl.when(repeat > 0).then(pl.format("{}#{}", SAMPLE_ID, repeat)).otherwise(SAMPLE_ID)
@@ -172,6 +182,13 @@ def split_days(days: Iterable[date], split: Split, raw: Path) -> dict[object, Sp
     return {d: "train" if i < train else "valid" if i < valid else "test" for i, d in enumerate(ordered)}
 
 
+def _check_weights(samples: pl.DataFrame, source: Path) -> None:
+    wrong = samples.filter(~(pl.col(WEIGHT).is_finite() & (pl.col(WEIGHT) >= 0)).fill_null(False)).height
+    if wrong:
+        raise StrataError(f"sample_weight: {wrong} samples have none, or a negative one", where=source,
+                          fix="correct the expression")  # fmt: skip
+
+
 def _checked_labels(
     samples: pl.DataFrame, split: pl.Expr, spec: Spec, source: Path
 ) -> dict[str, dict[SplitName, LabelStatistics]]:
@@ -181,7 +198,7 @@ def _checked_labels(
         raise StrataError("scenes: none of the impressions is in any scene", where=source, fix="correct their `where`")
     by_split = {name: label_statistics(samples.filter(split == name), spec) for name in get_args(SplitName)}
     for name, objective in spec.objectives.items():
-        problem = bad_label(objective, by_split["train"][name])
+        problem = bad_label(objective, {split: labels[name] for split, labels in by_split.items()})
         if problem:
             raise StrataError(f"objectives.{name}.label {problem}", where=source,
                               fix="correct the label, or remove the objective")  # fmt: skip

@@ -7,7 +7,7 @@ counts on the local day on which it happened.
 import polars as pl
 
 from pipeline.raw.expressions import parse
-from pipeline.samples.lineage import LOCAL_DAY
+from pipeline.samples.checker import LOCAL_DAY
 from pipeline.spec import Counters, Measure
 
 

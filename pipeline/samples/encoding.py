@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipeline.manifest import Normaliser
 from pipeline.samples.hashing import hash_index
 from pipeline.samples.history import list_series
+from pipeline.samples.labels import learned_rows
 from pipeline.spec import (
     AnyTable,
     HashTable,
@@ -123,16 +124,16 @@ def _flatten(lists: pl.Series) -> tuple[pl.Series, np.ndarray]:
 def median_labels(train: pl.DataFrame, spec: Spec, encoders: Encoders) -> dict[str, list[float]]:
     """Per objective with `baseline_by`: the median training label for each index of that (encoded) feature.
 
-    An index without a training row gets the median over all rows. `train` has null labels outside of the
-    objective's sample space.
+    An index without a training row gets the median over all rows.
     """
     baselines = {}
     for name, objective in spec.objectives.items():
         if objective.kind == "regression" and objective.baseline_by:
             feature = spec.sparse_features[objective.baseline_by]
+            learned = train.filter(learned_rows(spec, name))
             index, label = feature_column(objective.baseline_by), label_column(name)
-            medians = train.drop_nulls(label).group_by(index).agg(pl.col(label).median()).sort(index)
-            every = np.full(encoders.rows(feature.table, spec.tables[feature.table]), train[label].median())
+            medians = learned.drop_nulls(label).group_by(index).agg(pl.col(label).median()).sort(index)
+            every = np.full(encoders.rows(feature.table, spec.tables[feature.table]), learned[label].median())
             every[medians[index].to_numpy()] = medians[label].to_numpy()
             baselines[name] = every.tolist()
     return baselines

@@ -1,8 +1,10 @@
 """Labels, sample spaces, scene membership and sample weights, from the spec's expressions."""
 
+from collections.abc import Mapping
+
 import polars as pl
 
-from pipeline.manifest import LabelStatistics
+from pipeline.manifest import LabelStatistics, SplitName
 from pipeline.raw.expressions import parse
 from pipeline.spec import (
     WEIGHT,
@@ -53,14 +55,19 @@ def learned_rows(spec: Spec, objective: str) -> pl.Expr:
     return pl.col(mask_column(objective)) & pl.any_horizontal(scenes)
 
 
-def bad_label(objective: BinaryObjective | RegressionObjective, train: LabelStatistics) -> str | None:
-    """What makes the training labels of an objective useless, if anything does."""
+def bad_label(
+    objective: BinaryObjective | RegressionObjective, splits: Mapping[SplitName, LabelStatistics]
+) -> str | None:
+    """What makes the labels of an objective useless, if anything does: no variety in training, or a bad value."""
+    train = splits["train"]
     if train.min is None or train.max is None:
         return "has no row in the training split"
     if train.min == train.max:
         return f"is always {train.min:g} in the training split ({train.rows} rows)"
-    if isinstance(objective, BinaryObjective) and not 0 <= train.min <= train.max <= 1:
-        return f"is binary, but has values from {train.min:g} to {train.max:g}"
-    if isinstance(objective, RegressionObjective) and train.min < 0:
-        return f"has negative values, down to {train.min:g}"
+    lowest = min(split.min for split in splits.values() if split.min is not None)
+    highest = max(split.max for split in splits.values() if split.max is not None)
+    if isinstance(objective, BinaryObjective) and not 0 <= lowest <= highest <= 1:
+        return f"is binary, but has values from {lowest:g} to {highest:g}"
+    if isinstance(objective, RegressionObjective) and lowest < 0:
+        return f"has negative values, down to {lowest:g}"
     return None

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.manifest import SampleFile, SplitName, Vocabulary
-from pipeline.samples.lineage import DAY
+from pipeline.samples.checker import DAY
 from pipeline.spec import (
     SAMPLE_ID,
     TIME,

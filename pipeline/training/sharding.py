@@ -32,7 +32,7 @@ class TablesConfig(BaseModel):
 
     learning_rate: float = Field(default=0.02, gt=0)
     """Of row-wise Adagrad, before warm-up and decay."""
-    init_std: float = Field(default=0.01, ge=0)
+    init_std: float = Field(default=0.05, ge=0)
     """Standard deviation of the normal distribution that fills the tables at the start."""
     sharding: tuple[Sharding, ...] = ("table_wise", "row_wise", "data_parallel")
     """What the planner may choose from for a table."""

@@ -102,3 +102,11 @@ def test_no_events_at_all() -> None:
     samples = append_outcomes(IMPRESSIONS, {"play": found}, of_kind)
     assert samples["play"].to_list() == [False] * 3
     assert samples["n"].to_list() == [None] * 3
+
+
+def test_columns_of_an_event_may_have_any_name() -> None:
+    """Those that are no values are left out; its time may be a value as well."""
+    of_kind = logs(like={"values": {"at": "max"}})
+    rows = events((1, "b", 2500, 4)).with_columns(impression_time_ms=0, impression_time=0, event_time_ms=0)
+    found = attribute_events(IMPRESSIONS, rows, of_kind.events["like"], of_kind)
+    assert found.events.to_dicts() == [{"id": 1, "part": "b", EVENT_TIME: 2500, "at": 2500}]

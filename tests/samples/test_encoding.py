@@ -184,6 +184,8 @@ def test_median_labels_by_the_index_of_a_feature() -> None:
         label_goal=labels, mask_goal=labels.is_not_null(), scene_all=pl.lit(True)
     )
     assert median_labels(samples, buckets, encoders) == {"goal": [9, 20, 9, 7.5]}  # 9 where nothing was learned
+    learned = samples.with_columns(scene_all=pl.Series([False, True, True, True, True, True]))
+    assert median_labels(learned, buckets, encoders) == {"goal": [8, 30, 8, 7.5]}  # without the 10 of no scene
 
 
 def test_ids_in_a_list_are_stripped_and_the_first_are_kept() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline.manifest import LabelStatistics
+from pipeline.manifest import LabelStatistics, SplitName
 from pipeline.samples.labels import append_labels, bad_label, label_statistics, learned_rows
 from pipeline.spec import BinaryObjective, RegressionObjective, Spec
 
@@ -105,4 +105,17 @@ BINARY, REGRESSION = BinaryObjective(kind="binary", label="x"), RegressionObject
 def test_bad_labels_are_named(
     objective: BinaryObjective | RegressionObjective, low: float | None, high: float | None, problem: str | None
 ) -> None:
-    assert bad_label(objective, LabelStatistics(rows=9, mean=low, min=low, max=high)) == problem
+    assert bad_label(objective, {"train": LabelStatistics(rows=9, mean=low, min=low, max=high)}) == problem
+
+
+@pytest.mark.parametrize("other", ["valid", "test"])
+def test_a_bad_label_is_one_in_any_split(other: SplitName) -> None:
+    train = LabelStatistics(rows=9, mean=0.5, min=0, max=1)
+    for objective, low, high, problem in (
+        (BINARY, 0, 2, "is binary, but has values from 0 to 2"),
+        (REGRESSION, -1, 0, "has negative values, down to -1"),
+        (BINARY, 1, 1, None),  # it need not vary where nothing is learned from it
+        (REGRESSION, None, None, None),
+    ):
+        splits = {"train": train, other: LabelStatistics(rows=3, mean=low, min=low, max=high)}
+        assert bad_label(objective, splits) == problem

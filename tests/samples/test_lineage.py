@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import StrataError
 from pipeline.samples.build import build_samples
-from pipeline.samples.lineage import check_lineage
+from pipeline.samples.lineage import check_lineage, outcome_columns
 from pipeline.spec import Spec
 from pipeline.spec_file import load_spec
 
@@ -35,8 +35,10 @@ EVENT_LOGS: dict[str, Any] = {
         "days": [7], "by": {"user": "uid", "hour": "hour"},
         "measures": {"shown": {"where": "late"}, "played": {"event": "play", "mean": "seconds / length"}},
     },
-    "tables": {"video": {"encode": "vocab", "dim": 4}, "tag": {"encode": "hash", "rows": 9, "dim": 4}},
+    "tables": {"video": {"encode": "vocab", "dim": 4}, "tag": {"encode": "hash", "rows": 9, "dim": 4},
+               "length": {"encode": "quantiles", "buckets": 3, "dim": 2}},
     "features": {
+        "bucket": {"kind": "id", "table": "length", "source": "length"},
         "video": {"kind": "id", "table": "video"},
         "played": {
             "kind": "history", "table": "video", "of": "video", "event": "play", "where": "seconds > 3", "last": 3,
@@ -91,18 +93,12 @@ def refusal(spec: Spec) -> str:
     return str(error.value).removeprefix("spec.yaml: ")
 
 
-def test_columns_are_sorted_by_what_is_known_when() -> None:
-    found = check_lineage(Spec.model_validate(EVENT_LOGS), Path("spec.yaml"))
-    assert found.known == {
-        "id": pl.Int64, "uid": pl.Int64, "video": pl.Int64, "ms": pl.Int64, "tab": pl.String, "length": pl.Int32,
-        "hour": pl.Int8, "late": pl.Boolean,
-    }  # fmt: skip
-    assert found.outcomes == {"play": pl.Boolean, "seconds": pl.Float64}
-    assert list(found.counters) == ["user_shown_7d", "user_played_7d", "hour_shown_7d", "hour_played_7d"]
-    assert check_lineage(Spec.model_validate(INTERACTIONS), Path("spec.yaml")).outcomes == found.outcomes
+@pytest.mark.parametrize("logs", [EVENT_LOGS, INTERACTIONS], ids=["event logs", "interaction logs"])
+def test_outcomes_are_events_and_their_values_or_declared_columns(logs: dict[str, Any]) -> None:
+    assert outcome_columns(Spec.model_validate(logs)) == {"play": pl.Boolean, "seconds": pl.Float64}
 
 
-@pytest.mark.parametrize("name", ["short_video", "kuairand"])
+@pytest.mark.parametrize("name", ["short_video", "kuairand", "minimal"])
 def test_the_shipped_specs_pass(name: str) -> None:
     path = SPECS / f"{name}.yaml"
     check_lineage(load_spec(path), path)
@@ -119,7 +115,7 @@ def test_the_shipped_specs_pass(name: str) -> None:
         ("columns.leak", "seconds > 3", "columns.leak: `seconds`"),
         ("columns.leak", "seconds as length2", "columns.leak: `seconds`"),
         ("counters.by.leak", "play", "counters.by.leak: `play`"),
-        ("logs.day", "case when play then day else local_day end", "logs.day: `play`"),
+        ("logs.day", "case when play then impression_time else local_day end", "logs.day: `play`"),
     ],
 )
 def test_nothing_known_before_the_impression_may_use_an_outcome(
@@ -132,50 +128,131 @@ def test_nothing_known_before_the_impression_may_use_an_outcome(
 def test_an_event_is_seen_only_with_its_own_values() -> None:
     """In event logs a history of impressions knows nothing of what followed them."""
     message = refusal(changed(EVENT_LOGS, "features.played.event", "impression"))
-    assert message.startswith("features.played.where: there is no column `seconds`; it can use ")
+    assert message.startswith("features.played.where: there is no column `seconds` that it may use; ")
     message = refusal(changed(EVENT_LOGS, "counters.measures.shown.where", "play"))
-    assert message.startswith("counters.measures.shown.where: there is no column `play`; it can use ")
+    assert message.startswith("counters.measures.shown.where: there is no column `play` that it may use; ")
 
 
 MISTAKES = {
     "unknown column": ("features.length.source", "lenght",
-                       f"features.length.source: there is no column `lenght`; it can use {KNOWN}, hour, late, "),
-    "feature without a source": ("features.age", {"kind": "dense"}, "features.age: there is no column `age`; "),
-    "derived column of a later one": ("columns.hour", "late", f"columns.hour: there is no column `late`; it can use "
-                                      f"{KNOWN}, {BUILT_IN}"),
-    "label": ("objectives.watch.label", "second", "objectives.watch.label: there is no column `second`; "),
-    "sample space": ("objectives.watch.where", "plays", "objectives.watch.where: there is no column `plays`; "),
-    "scene": ("scenes.feed.where", "page = 1", "scenes.feed.where: there is no column `page`; "),
-    "weight": ("sample_weight", "weight", "sample_weight: there is no column `weight`; "),
+                       "features.length.source: there is no column `lenght` that it may use; did you mean `length`?"),
+    "feature without a source": ("features.age", {"kind": "dense"},
+                                 f"features.age: there is no column `age` that it may use; there are {KNOWN}, hour, "),
+    "derived column of a later one": ("columns.hour", "late", "columns.hour: there is no column `late` that it may "
+                                      f"use; there are {KNOWN}, {BUILT_IN}"),
+    "label": ("objectives.watch.label", "second",
+              "objectives.watch.label: there is no column `second` that it may use; did you mean `seconds`?"),
+    "sample space": ("objectives.watch.where", "plays",
+                     "objectives.watch.where: there is no column `plays` that it may use; did you mean `play`?"),
+    "scene": ("scenes.feed.where", "page = 1", "scenes.feed.where: there is no column `page` that it may use; "),
+    "weight": ("sample_weight", "weight", "sample_weight: there is no column `weight` that it may use; "),
     "measure": ("counters.measures.played.mean", "metres",
-                "counters.measures.played.mean: there is no column `metres`; "),
+                "counters.measures.played.mean: there is no column `metres` that it may use; "),
     "check": ("logs.events.play.checks", ["second >= 0"],
-              "logs.play.checks: there is no column `second`; it can use id, at, seconds"),
+              "logs.play.checks: there is no column `second` that it may use; did you mean `seconds`?"),
+    "day of a profile": ("logs.day", "cast(length as date)", "logs.day: there is no column `length` that it may use; "
+                         "there are id, uid, video, ms, tab, impression_time, local_day"),
+    "day that is none": ("logs.day", "tab", "logs.day: `tab` is String; it must be a date"),
     "SQL that does not parse": ("scenes.feed.where", "tab = = 'x'",
                                 "scenes.feed.where: `tab = = 'x'` does not evaluate ("),
     "SQL that does not fit the types": ("columns.x", "tab - 1", "columns.x: `tab - 1` does not evaluate ("),
     "condition that is none": ("scenes.feed.where", "length + 1", "scenes.feed.where: `length + 1` is Int32; "
                                "a condition must be true or false"),
     "mean of text": ("counters.measures.played.mean", "tab", "counters.measures.played.mean: `tab` is String; "
-                     "a mean needs a number"),
+                     "it must be a number"),
     "list of numbers": ("features.tab.source", "length",
                         "features.tab: is Int32; an id_list is split from a string column"),
-    "dense text": ("features.length.source", "tab", "features.length: is String; a dense feature is a number"),
+    "dense text": ("features.length.source", "tab", "features.length: `tab` is String; it must be a number"),
+    "text as a label": ("objectives.watch.label", "tab",
+                        "objectives.watch.label: `tab` is String; it must be a number"),
+    "text as a weight": ("sample_weight", "tab", "sample_weight: `tab` is String; it must be a number"),
+    "quantiles of text": ("features.bucket.source", "tab", "features.bucket: `tab` is String; it must be a number"),
+    "sum of text": ("logs.events.play.columns.seconds", "string",
+                    "logs.events.play.values.seconds: `seconds` is String; it must be a number"),
+    "counter by an expression": ("counters.by.user", "uid % 3",
+                                 "counters.by.user: `uid % 3` is no column; give it a name under `columns`"),
+    "counter by a day": ("counters.by.user", "day",
+                         "counters.by.user: there is no column `day` that it may use; there are "),
     "shared table, other type": ("features.x", {"kind": "id", "table": "video", "source": "length"},
                                  "features.x: is Int32, but video is Int64, and both use the table video; "
                                  "features that share a table need the same type"),
-    "derived column named like another": ("columns.length", "1", "columns.length: there is another column `length`; "
-                                          "give one of the two another name"),
-    "derived column named like an outcome": ("columns.play", "1", "columns.play: there is another column `play`; "),
-    "profile column named like an outcome": ("logs.profiles.clip.columns.seconds", "int64",
-                                             "logs.profiles.clip.columns.seconds: there is another column `seconds`; "),
-    "counter named like a column": ("columns.user_shown_7d", "1", "counters: there is another column `user_shown_7d`"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "value", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_line_that_names_the_key(path: str, value: object, message: str) -> None:
     assert refusal(changed(EVENT_LOGS, path, value)).startswith(message)
+
+
+OTHER_ROWS = ["sum(length)", "length - avg(length) over (partition by uid)", "rank() over (order by ms)",
+              "lag(length) over (order by ms)", "count(*)", "max(length in (1, 2))", '"^l.*$"']  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", OTHER_ROWS)
+@pytest.mark.parametrize(
+    ("path", "of"),
+    [
+        ("features.length.source", "{}"),
+        ("features.played.of", "{}"),
+        ("columns.x", "{}"),
+        ("objectives.watch.label", "{}"),
+        ("objectives.watch.where", "({}) > 0"),
+        ("scenes.feed.where", "({}) > 0"),
+        ("sample_weight", "{}"),
+        ("counters.measures.played.mean", "{}"),
+        ("counters.measures.shown.where", "({}) > 0"),
+    ],
+)
+def test_no_expression_looks_at_other_rows(path: str, of: str, expression: str) -> None:
+    of = of.format(expression)
+    expected = f"{path}: `{of}` looks at other rows; use counters or histories for what was before"
+    assert refusal(changed(EVENT_LOGS, path, of)) == expected
+
+
+ONE_EVENT = {"files": "x", "columns": {"id": "int64", "at": "int64", "n": "int64"}, "time": "at", "within_s": 60}
+TAKEN = {
+    "event and impression column": ("logs.events.tab", ONE_EVENT, "logs.events.tab", "tab"),
+    "event and outcome's value": ("logs.events.seconds", ONE_EVENT, "logs.events.seconds", "seconds"),
+    "value and event": ("logs.events.n", {**ONE_EVENT, "values": {"n": "sum"}}, "logs.events.n.values.n", "n"),
+    "value and id": ("logs.events.like", {**ONE_EVENT, "values": {"id": "max"}}, "logs.events.like.values.id", "id"),
+    "values of two events": (
+        "logs.events.like", {**ONE_EVENT, "columns": EVENT_LOGS["logs"]["events"]["play"]["columns"],
+                             "values": {"seconds": "max"}},
+        "logs.events.like.values.seconds", "seconds",
+    ),
+    "derived and profile column": ("columns.length", "1", "columns.length", "length"),
+    "derived column and event": ("columns.play", "1", "columns.play", "play"),
+    "profile column and value": ("logs.profiles.clip.columns.seconds", "int64", "logs.profiles.clip.columns.seconds",
+                                 "seconds"),
+    "profile and impression column": ("logs.profiles.clip.columns.tab", "string", "logs.profiles.clip.columns.tab",
+                                      "tab"),
+    "counter and column": ("columns.user_shown_7d", "1", "counters", "user_shown_7d"),
+    "the same window twice": ("counters.days", [7, 7], "counters", "user_shown_7d"),
+    "two counters, one name": (
+        "counters", {"days": [7], "by": {"user": "uid", "user_x": "tab"}, "measures": {"x_clicks": {}, "clicks": {}}},
+        "counters", "user_x_clicks_7d",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value", "key", "name"), TAKEN.values(), ids=TAKEN)
+def test_no_two_columns_have_the_same_name(path: str, value: object, key: str, name: str) -> None:
+    expected = f"{key}: there is another column `{name}`; give one of the two another name"
+    assert refusal(changed(EVENT_LOGS, path, value)) == expected
+
+
+RESERVED = ["label_x", "mask_x", "scene_x", "feature_x", "day", "local_day", "impression_time", "event_time_ms",
+            "sample_id", "sample_weight"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RESERVED)
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("logs.impression.columns", "int64"), ("logs.profiles.clip.columns", "int64"), ("columns", "1")],
+)
+def test_names_that_strata_gives_are_refused(path: str, value: str, name: str) -> None:
+    expected = f"{path}.{name}: `{name}` is a name that Strata gives; choose another name"
+    assert refusal(changed(EVENT_LOGS, f"{path}.{name}", value)) == expected
 
 
 def test_nothing_is_read_before(tmp_path: Path) -> None:
