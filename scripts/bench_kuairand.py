@@ -11,11 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from pipeline.atomic import replace_file
+from pipeline.command import command
 
 SPEC = Path(__file__).parent.parent / "feature_specs" / "kuairand.yaml"
 SETTINGS = "--loop.batch-size 512 --loop.epochs 4 --schedule.decay none --model.expert 32 --model.dropout 0.1"
@@ -24,7 +25,12 @@ SETTINGS = "--loop.batch-size 512 --loop.epochs 4 --schedule.decay none --model.
 TREES = {"click": 0.7324, "long_view": 0.7350, "like": 0.8133, "profile_enter": 0.7258}
 
 
-def main(raw: Path, seeds: int = 3, processes: int = 2, json_file: Path | None = None) -> None:
+def main(
+    raw: Path,
+    seeds: int = 3,
+    processes: int = 2,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:
     """Build KuaiRand's samples, train and evaluate once per seed, and print mean and spread of the test figures.
 
     Args:
@@ -35,17 +41,17 @@ def main(raw: Path, seeds: int = 3, processes: int = 2, json_file: Path | None =
     """
     with tempfile.TemporaryDirectory() as folder:
         samples = Path(folder) / "samples"
-        command("build_samples.py", f"--spec {SPEC} --raw {raw} --out {samples}")
+        run("build_samples.py", f"--spec {SPEC} --raw {raw} --out {samples}")
         runs = [measured(samples, Path(folder), seed, processes) for seed in range(seeds)]
     figures = {}
     print("| objective | trees, AUC | PLE, AUC: mean (spread) | positives |\n| --- | --- | --- | --- |")
     for name, trees in TREES.items():
-        values = [run[name]["auc"] for run in runs]
+        values = [objectives[name]["auc"] for objectives in runs]
         figures[f"auc_{name}"] = mean(values)
         print(f"| {name} | {trees:.4f} | {spread(values, 4)} | {runs[0][name]['positives']} |")
     print("\n| play time | training median by duration | PLE: mean (spread) |\n| --- | --- | --- |")
     for metric, label, digits in (("mae", "MAE, s", 2), ("xauc", "XAUC", 4)):
-        values = [run["play_time"][metric] for run in runs]
+        values = [objectives["play_time"][metric] for objectives in runs]
         figures[f"{metric}_play_time"] = mean(values)
         print(f"| {label} | {runs[0]['play_time'][f'baseline_{metric}']:.{digits}f} | {spread(values, digits)} |")
     if json_file:
@@ -54,16 +60,16 @@ def main(raw: Path, seeds: int = 3, processes: int = 2, json_file: Path | None =
 
 def measured(samples: Path, folder: Path, seed: int, processes: int) -> dict[str, Any]:
     """The objectives' test metrics of a run trained from this seed."""
-    run, report = folder / f"run-{seed}", folder / f"report-{seed}"
+    trained, report = folder / f"run-{seed}", folder / f"report-{seed}"
     launcher = f"-m torch.distributed.run --nproc-per-node {processes}"
-    options = f"--spec {SPEC} --samples {samples} --out {run} --loop.seed {seed} {SETTINGS}"
-    command("train.py", options, launcher)
-    command("evaluate.py", f"--run {run} --samples {samples} --split test --out {report}")
+    options = f"--spec {SPEC} --samples {samples} --out {trained} --loop.seed {seed} {SETTINGS}"
+    run("train.py", options, launcher)
+    run("evaluate.py", f"--run {trained} --samples {samples} --split test --out {report}")
     objectives: dict[str, Any] = json.loads((report / "metrics.json").read_text())["objectives"]
     return objectives
 
 
-def command(script: str, options: str, launcher: str = "") -> None:
+def run(script: str, options: str, launcher: str = "") -> None:
     """Runs one of the scripts beside this one; its failure ends the benchmark."""
     words = [sys.executable, *launcher.split(), str(Path(__file__).with_name(script)), *options.split()]
     finished = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
@@ -76,4 +82,4 @@ def spread(values: list[float], digits: int) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

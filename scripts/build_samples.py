@@ -5,11 +5,10 @@ python scripts/build_samples.py --spec feature_specs/short_video.yaml --raw demo
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-import tyro
-
-from pipeline.errors import one_line_errors
+from pipeline.command import command
+from pipeline.manifest import SplitName
 from pipeline.samples.build import build_samples
 
 
@@ -22,11 +21,10 @@ def main(spec: Path, raw: Path, out: Path, engine: Literal["local"] = "local") -
         out: The folder to create; it must not exist yet.
         engine: Where the work is done: `local` is this machine.
     """
-    with one_line_errors():
-        manifest = build_samples(spec, raw, out)
-        rows = ", ".join(f"{split} {manifest.rows(split)}" for split in ("train", "valid", "test"))
-        print(f"{out}: {sum(file.rows for file in manifest.files)} samples ({rows})")
+    manifest = build_samples(spec, raw, out)
+    splits = [f"{split} {manifest.rows(split):,} of {manifest.period(split)}" for split in get_args(SplitName)]
+    print(f"{out}: {sum(file.rows for file in manifest.files):,} samples ({'; '.join(splits)})")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

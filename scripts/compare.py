@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from pipeline.atomic import new_folder
-from pipeline.errors import one_line_errors
+from pipeline.command import command
 from pipeline.evaluation.comparison import check_same_spec, compare, name_runs
 from pipeline.evaluation.comparison_page import differing_settings, write_comparison
 from pipeline.evaluation.measure import write_metrics
@@ -31,7 +31,7 @@ def main(runs: Runs, out: Path, split: SplitName = "test") -> None:
         out: The folder to create: report.html, metrics.json and predictions/RUN/.
         split: The split to compare on.
     """
-    with one_line_errors(), new_folder(out) as folder:
+    with new_folder(out) as folder:
         run_of = name_runs(runs)
         configs = {name: load_config(run) for name, run in run_of.items()}
         manifests = {name: load_manifest(config.samples) for name, config in configs.items()}
@@ -61,4 +61,4 @@ def main(runs: Runs, out: Path, split: SplitName = "test") -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -6,10 +6,8 @@ python scripts/evaluate.py --run demo/run --samples demo/samples --split test --
 
 from pathlib import Path
 
-import tyro
-
 from pipeline.atomic import new_folder
-from pipeline.errors import one_line_errors
+from pipeline.command import command
 from pipeline.evaluation.measure import measure, write_metrics
 from pipeline.evaluation.predictions import append_truth, read_predictions
 from pipeline.evaluation.report import read_training_curve, write_report
@@ -28,7 +26,7 @@ def main(run: Path, samples: Path, out: Path, split: SplitName = "test", truth: 
         truth: The folder of true probabilities beside a simulated log, to show how much of the reachable AUC the model
             reaches.
     """
-    with one_line_errors(), new_folder(out) as folder:
+    with new_folder(out) as folder:
         progress = predict(run, samples, split, folder / "predictions")
         manifest = load_manifest(samples)
         predictions = read_predictions(folder / "predictions")
@@ -51,4 +49,4 @@ def main(run: Path, samples: Path, out: Path, split: SplitName = "test", truth: 
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

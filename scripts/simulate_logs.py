@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from pipeline.errors import one_line_errors
+from pipeline.command import command
 from pipeline.raw.simulation.config import SimulationConfig
 from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.spec_file import load_spec
@@ -29,5 +29,4 @@ def main(spec: Path, out: Path, config: Annotated[SimulationConfig, tyro.conf.ar
 
 
 if __name__ == "__main__":
-    with one_line_errors():
-        tyro.cli(main)
+    command(main)
