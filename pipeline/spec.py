@@ -217,7 +217,7 @@ class Scene(_Part):
     """A named subset of the rows, with the weight of each objective that is learned on it."""
 
     where: Sql
-    weights: Annotated[dict[str, Weight], Field(min_length=1)]
+    weights: dict[str, Weight]
 
 
 class Split(_Part):

@@ -267,7 +267,6 @@ def test_parts_that_disagree_are_refused(path: str, value: object, message: str)
         ("features", {}),
         ("objectives", {}),
         ("scenes", {}),
-        ("scenes.feed.weights", {}),
     ],
 )
 def test_what_holds_nothing_is_refused(path: str, empty: object) -> None:

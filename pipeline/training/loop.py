@@ -65,26 +65,27 @@ class Loop:
         """Trains until the last epoch, until patience ends, or until a signal."""
         saved_at = self.progress.step
         validate_every = self.config.validate_every or self.train_reader.steps
-        while self.progress.epoch < self.config.epochs and not self._out_of_patience():
-            for _ in self._epoch(record, interrupts):
-                if self.progress.step % validate_every == 0 or self.progress.step == self.total_steps:
-                    self._validate(record)
-                    self._save()
-                    saved_at = self.progress.step
-                    if self._out_of_patience():
-                        record.say(f"stopping early: {self.config.patience} validations without a lower loss")
-                        break
-                if self.interrupted_by:  # after a validation that is due, which a resumed run would leave out
-                    break
-            else:
-                self.progress.epoch += 1
-                self.progress.epoch_step = 0
-                continue
-            break
+        for _ in self._steps(record, interrupts):
+            # Before a signal is heeded, because a resumed run would leave out a validation that is due here.
+            if self.progress.step % validate_every == 0 or self.progress.step == self.total_steps:
+                self._validate(record)
+                self._save()
+                saved_at = self.progress.step
+            if self.interrupted_by or self._out_of_patience():
+                break
         if self.progress.step > saved_at:
             self._save()
         if self.interrupted_by:
             record.say(f"interrupted after step {self.progress.step}; a checkpoint is saved, --resume goes on from it")
+        elif self._out_of_patience():
+            record.say(f"stopped early: {self.config.patience} validations without a lower loss")
+
+    def _steps(self, record: Record, interrupts: Interrupts) -> Iterator[None]:
+        """All steps that are left, epoch by epoch; none if patience has ended before."""
+        while self.progress.epoch < self.config.epochs and not self._out_of_patience():
+            yield from self._epoch(record, interrupts)
+            self.progress.epoch += 1
+            self.progress.epoch_step = 0
 
     def _epoch(self, record: Record, interrupts: Interrupts) -> Iterator[None]:
         """The rest of an epoch, step by step."""
