@@ -18,6 +18,10 @@ class StrataError(Exception):
         super().__init__(" ".join(f"{where}: {what}; {fix}".split()))
 
 
+class LocalError(StrataError):
+    """What only this process can know, such as a damaged file that it alone reads: never left to another to say."""
+
+
 @contextmanager
 def one_line_errors(quiet: bool = False) -> Iterator[None]:
     """Every command runs inside it: a mistake becomes one line on stderr and exit status 2.
@@ -27,7 +31,7 @@ def one_line_errors(quiet: bool = False) -> Iterator[None]:
     try:
         yield
     except (StrataError, ValidationError) as error:
-        if not quiet:
+        if not quiet or isinstance(error, LocalError):
             print(f"error: {_option_error(error) if isinstance(error, ValidationError) else error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

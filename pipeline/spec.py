@@ -369,6 +369,7 @@ def _check_same_type(key: str, left: RawTable, left_place: str, right: RawTable,
 
 def _check_features(spec: Spec) -> None:
     events = {"impression", *spec.logs.events}
+    _require(bool(spec.sparse_features), "features", "none of them is an id, an id_list or a history", "add one")
     for name, feature in spec.sparse_features.items():
         place = f"features.{name}"
         _require(

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import StrataError
+from pipeline.errors import LocalError, StrataError
 from pipeline.manifest import Manifest, SplitName
 
 LANES = 24  # divisible by 1, 2, 3, 4, 6, 8, 12: these numbers of ranks get equal shares
@@ -76,7 +76,7 @@ class BatchReader:
                 f"the {self.manifest.rows(self.split)} rows of the {self.split} split in batches of {self.batch_size} "
                 f"leave one of {self.ranks} ranks without a row",
                 where=self.store,
-                fix="use larger batches, fewer ranks, or more data",
+                fix=f"use larger batches, fewer ranks (at most {LANES}), or more data",
             )
         largest: np.ndarray = per_rank.max(axis=0)
         return largest
@@ -165,5 +165,5 @@ def _read(block: Block, columns: list[str]) -> pa.Table:
     return group.slice(block.start, block.rows)
 
 
-def _damaged(path: Path, error: Exception) -> StrataError:
-    return StrataError(f"cannot be read ({str(error).splitlines()[0]})", where=path, fix="build the samples again")
+def _damaged(path: Path, error: Exception) -> LocalError:
+    return LocalError(f"cannot be read ({str(error).splitlines()[0]})", where=path, fix="build the samples again")

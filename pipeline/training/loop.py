@@ -102,7 +102,7 @@ class Loop:
             self.progress.epoch_step += 1
             self.progress.valid_loss = None
             record.advance()
-            if self.progress.step % self.config.log_every == 0:
+            if self.progress.step % self.config.log_every == 0 or self.progress.step == self.total_steps:
                 seconds = time.perf_counter() - began
                 loss, by_objective = self._report(sums)
                 record.log(self.progress.step, "train", loss, by_objective, epoch=self.progress.epoch,
