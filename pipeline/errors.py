@@ -1,8 +1,9 @@
 """How Strata fails: one error that speaks to the user, turned into one line and status 2 in one place."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -16,6 +17,11 @@ class StrataError(Exception):
     def __init__(self, what: str, *, where: object, fix: str) -> None:
         """Joins the three parts into one line: `where: what; fix`."""
         super().__init__(" ".join(f"{where}: {what}; {fix}".split()))
+        self.what, self.where, self.fix = what, where, fix
+
+    def __reduce__(self) -> tuple[Callable[..., "StrataError"], tuple[()]]:
+        """Worker processes send errors on: by default an exception is rebuilt from its one line alone."""
+        return partial(type(self), self.what, where=str(self.where), fix=self.fix), ()
 
 
 class LocalError(StrataError):

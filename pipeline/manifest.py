@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.atomic import replace_file
 from pipeline.errors import StrataError
 from pipeline.spec import Spec
 
@@ -48,6 +47,14 @@ class EventCounts(_Part):
     attributed: int
     without_impression: int
     outside_window: int
+
+
+class BadRawFile(_Part):
+    """A raw file in quarantine: none of its rows was used."""
+
+    table: str
+    file: str
+    reason: str
 
 
 class LabelStatistics(_Part):
@@ -102,6 +109,9 @@ class Manifest(_Part):
     events: dict[str, EventCounts]
     without_profile: dict[str, int]
     """Impressions for which a profile table has no row."""
+    filtered: int
+    """Impressions that the spec's filter left out."""
+    quarantine: list[BadRawFile]
 
     def encoding(self) -> str:
         """Tells apart stores whose numbers mean different things to a model: by the spec and all that was learned."""
@@ -117,9 +127,6 @@ class Manifest(_Part):
         """The first and last day of a split, as a report names them."""
         days = self.days(split)
         return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-
-    def save(self, store: Path) -> None:
-        replace_file(store / MANIFEST, self.model_dump_json(indent=1).encode())
 
 
 def load_manifest(store: Path) -> Manifest:

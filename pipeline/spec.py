@@ -5,6 +5,8 @@ any data is read, by `pipeline/samples/lineage.py`. Nothing learned from data be
 """
 
 import hashlib
+from datetime import date
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -50,10 +52,11 @@ class Impressions(RawTable):
 
 
 class Event(RawTable):
-    """Something a user did after an impression, joined to it by the impression's id columns.
+    """Something a user did after an impression, joined to it by the impression's id and user columns.
 
-    It counts only if it happened at most `within_s` seconds after the impression. `values` says how a column
-    is combined where the same event happened more than once.
+    The user is among them because rows are dealt to partitions by user. It counts only if it happened at most
+    `within_s` seconds after the impression. `values` says how a column is combined where the same event happened more
+    than once.
     """
 
     time: str
@@ -62,9 +65,20 @@ class Event(RawTable):
 
 
 class Profile(RawTable):
-    """One row per user, video or the like, joined by `key`."""
+    """One row per user, video or the like, joined by `key`.
+
+    With `valid_from` (a column in ms since the epoch) a key may have several rows: an impression gets the last one
+    whose validity began at or before it, unless `valid_to` says that it had ended by then.
+    """
 
     key: str
+    valid_from: str | None = None
+    valid_to: str | None = None
+
+    @property
+    def values(self) -> list[str]:
+        """The columns that an impression gets."""
+        return [column for column in self.columns if column not in (self.key, self.valid_from, self.valid_to)]
 
 
 class Logs(_Part):
@@ -141,7 +155,17 @@ class QuantileTable(Table):
     buckets: Rows
 
 
-AnyTable = Annotated[VocabTable | HashTable | QuantileTable, Field(discriminator="encode")]
+class BucketTable(Table):
+    """A number turned into the index of its interval between declared `boundaries`; 0 for a missing number.
+
+    A number equal to a boundary belongs to the interval above it.
+    """
+
+    encode: Literal["buckets"]
+    boundaries: Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+AnyTable = Annotated[VocabTable | HashTable | QuantileTable | BucketTable, Field(discriminator="encode")]
 
 
 class IdFeature(_Part):
@@ -221,10 +245,23 @@ class Scene(_Part):
 
 
 class Split(_Part):
-    """The last days of the log: first `valid_days`, then `test_days`; training gets all before."""
+    """Which days are for training, validation and test, in this order.
+
+    Either by number, the last days of the log; or by the date on which validation and test begin, so that a day added
+    to the log later changes nothing about those before it.
+    """
 
     valid_days: PositiveInt = 1
     test_days: PositiveInt = 1
+    valid_from: date | None = None
+    test_from: date | None = None
+
+
+class Thinning(_Part):
+    """Of the training rows where `where` holds a share `keep` is kept, with a weight divided by `keep`."""
+
+    where: Sql
+    keep: Annotated[float, Field(strict=True, gt=0, le=1)]
 
 
 class Spec(_Part):
@@ -239,11 +276,16 @@ class Spec(_Part):
     features: Annotated[dict[Name, AnyFeature], Field(min_length=1)]
     objectives: Annotated[dict[Name, AnyObjective], Field(min_length=1)]
     scenes: Annotated[dict[Name, Scene], Field(min_length=1)]
+    filter: Sql | None = None
+    """Impressions that do not meet it become no samples; histories and counters still see them."""
+    downsample: tuple[Thinning, ...] = ()
+    """The first that holds for a row applies."""
     sample_weight: Sql | None = None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         _check_logs(self.logs)
+        _check_split(self.split)
         _check_features(self)
         _check_scenes(self)
         return self
@@ -259,6 +301,11 @@ class Spec(_Part):
     @property
     def dense_features(self) -> dict[str, DenseFeature]:
         return {name: f for name, f in self.features.items() if isinstance(f, DenseFeature)}
+
+    @property
+    def standardised(self) -> list[str]:
+        """The dense features that need a mean and a standard deviation."""
+        return [name for name, feature in self.dense_features.items() if "standardise" in feature.normalise]
 
     @property
     def terms(self) -> list[tuple[str, str, float]]:
@@ -300,6 +347,17 @@ def feature_column(feature: str) -> str:
     return f"feature_{feature}"
 
 
+def sample_columns(spec: Spec) -> list[str]:
+    """The columns of the sample store, in their order."""
+    return [
+        *(SAMPLE_ID, USER, TIME, WEIGHT),
+        *map(scene_column, spec.scenes),
+        *map(label_column, spec.objectives),
+        *map(mask_column, spec.objectives),
+        *map(feature_column, spec.features),
+    ]
+
+
 # ------------------------------------------------------------------------------------- what must agree
 
 
@@ -335,7 +393,7 @@ def _check_logs(logs: Logs) -> None:
         _require(event.time not in impression.id, f"{place}.time", f"`{event.time}` is an id of the impression",
                  "give the event a time of its own")  # fmt: skip
         _check_time(event.time, event, place)
-        for key in impression.id:
+        for key in {*impression.id, impression.user}:
             _check_same_type(key, impression, "logs.impression", event, place)
     for name, profile in logs.profiles.items():
         place = f"logs.profiles.{name}"
@@ -350,6 +408,21 @@ def _check_logs(logs: Logs) -> None:
         _require(profile.key not in impression.outcomes, f"{place}.key", f"`{profile.key}` is an outcome",
                  "a profile is joined by what is known at the impression")  # fmt: skip
         _check_same_type(profile.key, impression, "logs.impression", profile, place)
+        _require(bool(profile.valid_from) or not profile.valid_to, f"{place}.valid_to", "has no `valid_from` beside it",
+                 "declare when a row becomes valid")  # fmt: skip
+        for column in filter(None, (profile.valid_from, profile.valid_to)):
+            _require(column in profile.columns, place, f"`{column}` is not declared", "add it to `columns`")
+            _check_time(column, profile, place)
+
+
+def _check_split(split: Split) -> None:
+    dates = {"valid_from", "test_from"}
+    given = split.model_fields_set
+    _require(not given & dates or given == dates, "split", f"has {', '.join(sorted(given))}",
+             "give valid_from and test_from, or valid_days and test_days")  # fmt: skip
+    if split.valid_from and split.test_from:
+        _require(split.valid_from < split.test_from, "split.test_from", f"{split.test_from} is not after valid_from",
+                 "validation comes before the test")  # fmt: skip
 
 
 def _check_time(time: str, table: RawTable, place: str) -> None:
@@ -381,10 +454,13 @@ def _check_features(spec: Spec) -> None:
         if isinstance(feature, HistoryFeature):
             _require(feature.event in events, f"{place}.event", f"there is no event `{feature.event}`",
                      f"use one of {', '.join(sorted(events))}")  # fmt: skip
-        if isinstance(spec.tables[feature.table], QuantileTable):
-            _require(isinstance(feature, IdFeature), f"{place}.table", f"`{feature.table}` holds quantiles of a number",
+        if isinstance(spec.tables[feature.table], QuantileTable | BucketTable):
+            _require(isinstance(feature, IdFeature), f"{place}.table", f"`{feature.table}` holds ranges of a number",
                      "only a feature of kind id can use it")  # fmt: skip
     for name, table in spec.tables.items():
+        if isinstance(table, BucketTable):
+            _require(all(a < b for a, b in pairwise(table.boundaries)), f"tables.{name}.boundaries",
+                     "do not increase", "put them in order, each once")  # fmt: skip
         users = [f for f, feature in spec.sparse_features.items() if feature.table == name]
         _require(bool(users), f"tables.{name}", "no feature uses it", "delete it or name it in a feature")
         if isinstance(table, QuantileTable):

@@ -228,7 +228,7 @@ DISAGREEMENTS = {
     ),
     "quantiles of a history": (
         "features.played.table", "length",
-        "features.played.table: `length` holds quantiles of a number; only a feature of kind id can use it",
+        "features.played.table: `length` holds ranges of a number; only a feature of kind id can use it",
     ),
     "shared quantiles": (
         "features", SECOND_LENGTH,

@@ -1,17 +1,20 @@
-"""Reads one raw table: finds its files, types its columns, and sets aside the rows that break the schema.
+"""Reads raw tables: finds their files, types their columns, and sets aside the rows that break the schema.
 
 Parquet, CSV and JSON lines (the latter two also gzipped) may be mixed in one folder. Text formats are read as
 text and cast here, so that a value of the wrong type is a rejected row with a reason, whatever the format.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import polars as pl
 
 from pipeline.errors import StrataError
 from pipeline.raw.expressions import parse
-from pipeline.spec import ColumnType, RawTable
+from pipeline.spec import ColumnType, Logs, RawTable
+from pipeline.storage import FileInfo, Folder
 
 TYPES: dict[ColumnType, pl.DataType] = {
     "int8": pl.Int8(),
@@ -26,21 +29,39 @@ TYPES: dict[ColumnType, pl.DataType] = {
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 RAW = "raw "  # prefix of a column as it lies in the file, beside the same column with its type
 LINE, REASON = "whole line", "rejected because"  # beside declared columns, of which one may well be called `reason`
+CHUNK_ROWS = 500_000  # rows of a raw file in memory at a time
+YEAR_2100_MS = 4_102_444_800_000
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
-class RawRows:
-    """The rows of one raw table, and what became of the others.
+class RawFile:
+    """A file of a raw table: the folder of `--raw`, and what the file was like when it was listed."""
 
-    `rows` has the declared columns with their types and no exact duplicates; `rejected` has the columns `table`,
-    `file`, `reason` and `record` (the row as JSON). rows.height + rejected.height + duplicates == read.
+    folder: Folder
+    info: FileInfo
+
+    def __str__(self) -> str:
+        return str(self.folder / self.info.name)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a raw file, in their order.
+
+    `rows` has the declared columns with their types; `rejected` has the columns `table`, `file`, `reason` and `record`
+    (the row as JSON).
     """
 
     rows: pl.DataFrame
     rejected: pl.DataFrame
-    read: int
-    duplicates: int
+
+
+REJECTED = {"table": pl.String(), "file": pl.String(), "reason": pl.String(), "record": pl.String()}
+
+
+class BadFile(StrataError):
+    """A raw file that cannot be used: damaged, without a declared column, gone, or changed while it was read."""
 
 
 def schema(table: RawTable) -> dict[str, pl.DataType]:
@@ -48,65 +69,97 @@ def schema(table: RawTable) -> dict[str, pl.DataType]:
     return {name: TYPES[type_] for name, type_ in table.columns.items()}
 
 
-def read_table(name: str, table: RawTable, folder: Path, *, required: set[str], unique: list[str]) -> RawRows:
-    """All rows of a raw table; a row without a value in one of the `required` columns is rejected.
-
-    So is one that repeats the `unique` columns of an earlier row with other content; files count in the order of
-    their names. Raises StrataError if there is no file, a file cannot be read, or one lacks a declared column.
-    """
-    parts = [_read_file(name, table, path, required) for path in find_files(name, table, folder)]
-    rows = pl.concat([good for good, _ in parts])
-    rejected = pl.concat([bad for _, bad in parts])
-    read = rows.height + rejected.height
-    distinct = rows.unique(maintain_order=True)
-    duplicates = rows.height - distinct.height
-    if unique:
-        first = pl.struct(unique).is_first_distinct()
-        repeats = distinct.filter(~first).select(
-            table=pl.lit(name),
-            file=pl.lit(None, pl.String),
-            reason=pl.lit(f"repeats the {', '.join(unique)} of another row"),
-            record=pl.struct(pl.all()).struct.json_encode(),
-        )
-        distinct, rejected = distinct.filter(first), pl.concat([rejected, repeats])
-    return RawRows(distinct, rejected, read, duplicates)
+def checked_tables(logs: Logs) -> dict[str, RawTable]:
+    """The raw tables, whose times must also lie in this century: a stray one would be a test split of its own."""
+    times = {name: table.time for name, table in logs.timed().items()}
+    return {
+        name: table.model_copy(update={"checks": (*table.checks, f'"{times[name]}" between 0 and {YEAR_2100_MS}')})
+        if name in times
+        else table
+        for name, table in logs.tables().items()
+    }
 
 
-def find_files(name: str, table: RawTable, folder: Path) -> list[Path]:
+def required_columns(logs: Logs) -> dict[str, set[str]]:
+    """By table the columns without which a row is rejected: ids, users, times and keys."""
+    impression = logs.impression
+    required = {"impression": {*impression.id, impression.user, impression.video, impression.time}}
+    required |= {name: {*impression.id, impression.user, event.time} for name, event in logs.events.items()}
+    required |= {name: {*filter(None, (p.key, p.valid_from))} for name, p in logs.profiles.items()}
+    return required
+
+
+def find_files(name: str, table: RawTable, folder: Folder) -> list[RawFile]:
     """The files of a raw table in the order of their names: `files` is a folder, a file or a glob below `folder`."""
-    if not folder.is_dir():
+    if not folder.exists():
         raise StrataError("no such folder", where=folder, fix="pass --raw the folder that holds the raw logs")
     place = folder / table.files
-    if Path(table.files).is_absolute():
-        raise StrataError(f"`files` of the table `{name}` is absolute", where=place, fix="give it relative to --raw")
-    candidates = place.rglob("*") if place.is_dir() else folder.glob(table.files)
-    found = sorted(path for path in candidates if path.is_file() and path.name.endswith(SUFFIXES))
+    if table.files.startswith("/"):
+        raise StrataError(f"`files` of the table `{name}` is absolute", where=table.files,
+                          fix="give it relative to --raw")  # fmt: skip
+    found = [file for file in folder.files() if _matches(file.name, table.files) and file.name.endswith(SUFFIXES)]
     if not found:
         raise StrataError(
             f"no files of the table `{name}` ({', '.join(SUFFIXES)})",
             where=place,
             fix=f"put them there, or correct `files` of `{name}` in the spec",
         )
-    return found
+    return [RawFile(folder, file) for file in found]
 
 
-def _read_file(name: str, table: RawTable, path: Path, required: set[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The good rows of a file, typed, and its rejected rows."""
+def _matches(name: str, files: str) -> bool:
+    """True for the file itself, for one below the folder, and for one that fits the glob part by part."""
+    files = files.rstrip("/")
+    parts, wanted = name.split("/"), files.split("/")
+    fits = len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+    return fits or name.startswith(f"{files}/")
+
+
+def read_chunks(name: str, table: RawTable, file: RawFile, required: set[str]) -> Iterator[Chunk]:
+    """All rows of a raw file, at most CHUNK_ROWS at a time; one that breaks a rule of the table is rejected.
+
+    So is a row without a value in one of the `required` columns. Raises BadFile.
+    """
+    if file.folder.stat(file.info.name) != file.info:
+        raise _changed(file)
     try:
-        raw = _scan_parquet(table, path) if path.suffix == ".parquet" else _scan_text(table, path)
-        typed = [_cast(found, column, TYPES[table.columns[column]]) for column, found in _declared(raw, table).items()]
-        frame = raw.with_columns(typed).with_columns(_reason(table, required).alias(REASON)).collect()
+        with file.folder.on_this_machine(file.info.name) as path:
+            raw = _scan_parquet(table, path) if path.suffix == ".parquet" else _scan_text(table, path)
+            found = raw.collect_schema()
+            typed = [_cast(found[RAW + column], column, TYPES[table.columns[column]]) for column in table.columns]
+            checked = raw.with_columns(typed).with_columns(_reason(table, required).alias(REASON))
+            for frame in checked.collect_batches(chunk_size=CHUNK_ROWS, maintain_order=True):
+                yield _sorted_out(frame, name, table, str(file))
+    except BadFile as error:
+        # Its place is named where the file was found, which a copy of it is not.
+        raise BadFile(error.what, where=file, fix=error.fix) from None
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise StrataError(
-            f"cannot be read ({str(error).strip().splitlines()[0]})", where=path, fix="replace or remove the file"
-        ) from None
+        reason = str(error).strip().splitlines()[0]
+        raise BadFile(f"cannot be read ({reason})", where=file, fix="replace or remove the file") from None
+    if file.folder.stat(file.info.name) != file.info:
+        raise _changed(file)
+
+
+def _changed(file: RawFile) -> BadFile:
+    now = file.folder.stat(file.info.name)
+    return BadFile("changed while it was used" if now else "disappeared while it was used", where=file,
+                   fix="write logs elsewhere and move whole files here; then run the same command again")  # fmt: skip
+
+
+def _sorted_out(frame: pl.DataFrame, name: str, table: RawTable, file: str) -> Chunk:
+    """Good rows apart from rejected ones."""
+    if not frame[REASON].count():
+        return Chunk(frame.select(table.columns.keys()), pl.DataFrame(schema=REJECTED))
     bad = frame.filter(pl.col(REASON).is_not_null())
     record = pl.struct(pl.col(RAW + column).alias(column) for column in table.columns).struct.json_encode()
-    return frame.filter(pl.col(REASON).is_null()).select(table.columns.keys()), bad.select(
-        table=pl.lit(name),
-        file=pl.lit(str(path)),
-        reason=pl.col(REASON),
-        record=pl.col(LINE) if LINE in bad.columns else record,
+    return Chunk(
+        frame.filter(pl.col(REASON).is_null()).select(table.columns.keys()),
+        bad.select(
+            table=pl.lit(name),
+            file=pl.lit(file),
+            reason=pl.col(REASON),
+            record=pl.col(LINE) if LINE in bad.columns else record,
+        ),
     )
 
 
@@ -118,7 +171,7 @@ def _scan_parquet(table: RawTable, path: Path) -> pl.LazyFrame:
     for column, type_ in table.columns.items():
         value, in_file = pl.col(column), found[column]
         if in_file.is_nested() or (in_file.is_temporal() and type_ != "string"):
-            raise StrataError(f"the column `{column}` is {in_file}", where=path, fix=f"write it as {type_}")
+            raise BadFile(f"the column `{column}` is {in_file}", where=path, fix=f"write it as {type_}")
         if in_file.is_float() and TYPES[type_].is_integer():
             value = value.fill_nan(None)  # as pandas writes a missing integer
         columns.append(value.alias(RAW + column))
@@ -144,17 +197,11 @@ def _scan_text(table: RawTable, path: Path) -> pl.LazyFrame:
 def _check_columns(table: RawTable, found: list[str], path: Path) -> None:
     missing = [column for column in table.columns if column not in found]
     if missing:
-        raise StrataError(
+        raise BadFile(
             f"the column `{missing[0]}` is missing; the file has {', '.join(found)}",
             where=path,
             fix="correct the file, or `columns` in the spec",
         )
-
-
-def _declared(raw: pl.LazyFrame, table: RawTable) -> dict[str, pl.DataType]:
-    """Each declared column with the type that it has in the file."""
-    found = raw.collect_schema()
-    return {column: found[RAW + column] for column in table.columns}
 
 
 def _cast(found: pl.DataType, column: str, wanted: pl.DataType) -> pl.Expr:

@@ -2,56 +2,83 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from pipeline.spec import Event, Logs
 
 EVENT_TIME = "event_time_ms"
+ROW = "impression_row"  # of an event: the row of its impression in the frame of impressions
 
 
 @dataclass(frozen=True)
 class Attributed:
-    """Events of one kind that belong to an impression, and counts of those that do not."""
+    """Events of one kind that belong to an impression, and of those that do not how many came too early or too late."""
 
     events: pl.DataFrame
-    """The impression's id columns, the event's own values, and `event_time_ms`."""
-    without_impression: int
+    """`impression_row` (uint32), `event_time_ms` and the event's own values."""
     outside_window: int
 
 
+def drop_repeats(rows: pl.DataFrame, within: list[str]) -> pl.DataFrame:
+    """Rows without exact copies of earlier ones, in their order. Copies agree in the columns `within`, of course.
+
+    Comparing all columns of all rows is dear; only rows that repeat the few columns of `within` can be copies.
+    """
+    first = rows.select(_key(within).is_first_distinct()).to_series()
+    if first.all():
+        return rows
+    numbered = rows.with_row_index(ROW)
+    repeated = numbered.filter(~first).select(within).unique()
+    suspects = numbered.join(repeated, on=within, how="semi", nulls_equal=True, maintain_order="left")
+    copies = suspects.filter(pl.struct(rows.columns).is_first_distinct().not_())[ROW]
+    keep = np.full(rows.height, True)
+    keep[copies.to_numpy()] = False
+    return rows.filter(keep)
+
+
+def _key(columns: list[str]) -> pl.Expr:
+    return pl.col(columns[0]) if len(columns) == 1 else pl.struct(columns)
+
+
 def attribute_events(impressions: pl.DataFrame, events: pl.DataFrame, event: Event, logs: Logs) -> Attributed:
-    """Events joined to their impression by its id, if at most `within_s` after it and not before it.
+    """Events joined to the impression of the same id and user, if at most `within_s` after it and not before it.
 
     The time that counts is the event's own, not that of its arrival: an event that reaches the log a day late
     is attributed like any other.
     """
-    ids = list(logs.impression.id)
-    # No value of an event may be called `impression_time`; columns that are no value may have any name.
-    times = impressions.select(*ids, impression_time=pl.col(logs.impression.time))
-    own = events.select(*ids, pl.col(event.time).alias(EVENT_TIME), *event.values)
-    joined = own.join(times, on=ids, how="left", maintain_order="left")
-    known = joined.filter(pl.col("impression_time").is_not_null())
-    delay = pl.col(EVENT_TIME) - pl.col("impression_time")
-    within = known.filter(delay.is_between(0, event.within_s * 1000))
-    return Attributed(
-        within.drop("impression_time"),
-        without_impression=joined.height - known.height,
-        outside_window=known.height - within.height,
+    ids, user = list(logs.impression.id), logs.impression.user
+    # No value of an event may be called one of these; columns that are no value may have any name.
+    shown = impressions.select(*ids, impression_user=user, impression_time=logs.impression.time).with_row_index(ROW)
+    own = events.select(*{*ids, user}, pl.col(event.time).alias(EVENT_TIME), *event.values)
+    found = own.join(shown, on=ids, how="inner", maintain_order="left").filter(
+        pl.col(user) == pl.col("impression_user")
     )
+    delay = pl.col(EVENT_TIME) - pl.col("impression_time")
+    within = found.filter(delay.is_between(0, event.within_s * 1000))
+    return Attributed(within.select(ROW, EVENT_TIME, *event.values), outside_window=found.height - within.height)
 
 
-def append_outcomes(impressions: pl.DataFrame, attributed: dict[str, Attributed], logs: Logs) -> pl.DataFrame:
+def append_outcomes(impressions: pl.DataFrame, events: dict[str, pl.DataFrame], logs: Logs) -> pl.DataFrame:
     """Adds a column for each event, true where it happened, and its values, combined as the spec says.
 
-    Where an event happened more than once, `first` and `last` go by the event's time.
+    `events` has for each kind its attributed events. Where one happened more than once, `first` and `last` go by the
+    event's time.
     """
-    ids = list(logs.impression.id)
-    for name, of_kind in attributed.items():
+    columns: list[pl.Series] = []
+    for name, of_kind in events.items():
         values = logs.events[name].values
-        combined = of_kind.events.sort(EVENT_TIME, *values).group_by(ids).agg(
-            pl.lit(True).first().alias(name), *(getattr(pl.col(value), how)() for value, how in values.items())
-        )  # fmt: skip
-        impressions = impressions.join(combined, on=ids, how="left", maintain_order="left").with_columns(
-            pl.col(name).fill_null(False)
-        )
-    return impressions
+        happened = np.full(impressions.height, False)
+        happened[of_kind[ROW].to_numpy()] = True
+        columns.append(pl.Series(name, happened))
+        if values:
+            combined = (
+                of_kind.sort(EVENT_TIME, *values)
+                .group_by(ROW)
+                .agg(getattr(pl.col(value), how)() for value, how in values.items())
+            )
+            at = np.full(impressions.height, -1, np.int64)
+            at[combined[ROW].to_numpy()] = np.arange(combined.height)
+            places = pl.Series(at).set(pl.Series(at < 0), None)
+            columns += [combined[value].gather(places) for value in values]
+    return impressions.with_columns(columns)

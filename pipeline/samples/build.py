@@ -1,232 +1,199 @@
-"""From raw logs to the sample store: the steps in their order, each a function of its own room."""
+"""From raw logs to the sample store: the stages in their order, each over all that it has to do.
 
-from collections.abc import Iterable
-from datetime import UTC, date, datetime
+A run finds what earlier ones have finished (see work.py), so the same command starts a build, resumes one that was
+killed, adds a day and takes in a changed spec.
+"""
+
+import fcntl
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar
 
-import polars as pl
-
-from pipeline.atomic import new_folder
+from pipeline.engines import Engine, engine
 from pipeline.errors import StrataError
-from pipeline.manifest import EventCounts, LabelStatistics, Learned, Manifest, RawCounts, SplitName, Vocabulary
+from pipeline.manifest import Manifest
 from pipeline.progress import Stages, stages
-from pipeline.raw.expressions import parse
-from pipeline.raw.reading import RawRows, read_table
-from pipeline.samples.attribution import EVENT_TIME, Attributed, append_outcomes, attribute_events
-from pipeline.samples.checker import DAY, IMPRESSION_TIME, LOCAL_DAY
-from pipeline.samples.counters import append_counters
-from pipeline.samples.encoding import Encoders, encode, fit_encoders, median_labels
-from pipeline.samples.features import append_features
-from pipeline.samples.labels import append_labels, bad_label, label_statistics
+from pipeline.raw.reading import checked_tables, find_files, required_columns
+from pipeline.samples.finish import Outcome, finish
 from pipeline.samples.lineage import check_lineage
-from pipeline.samples.store import sample_columns, write_rejected, write_samples, write_vocabularies
-from pipeline.spec import SAMPLE_ID, TIME, USER, WEIGHT, Logs, Spec, Split, scene_column
+from pipeline.samples.plan import PLAN, Options, plan, split_days
+from pipeline.samples.stages.attribute import Attribution, Counted, Unit, attribute, units
+from pipeline.samples.stages.count import (
+    DailyTask,
+    Part,
+    Summed,
+    WindowTask,
+    in_window,
+    parts_by_day,
+    sum_day,
+    sum_windows,
+)
+from pipeline.samples.stages.deal import deal, deal_tasks
+from pipeline.samples.stages.encode import EncodeTask, write_samples
+from pipeline.samples.stages.feature import Day, draft_partition
+from pipeline.samples.stages.learn import learn, learn_tasks
+from pipeline.samples.stages.pieces import Cell, Pieces, pieces_by_cell
+from pipeline.samples.stages.profiles import Prepared, ProfileTask, prepare_profile
+from pipeline.samples.work import WORK, Done, Results
+from pipeline.spec import Spec
 from pipeline.spec_file import load_spec
+from pipeline.storage import Folder
 
-YEAR_2100_MS = 4_102_444_800_000
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
-def build_samples(spec_path: Path, raw: Path, out: Path) -> Manifest:
-    """Builds the samples of the logs in `raw` into the folder `out`, which must not exist yet.
+def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Options | None = None) -> Manifest:
+    """Builds the samples of the logs in `raw` into the store `out`, or brings an earlier build there up to date.
 
-    Raises StrataError, and leaves no store behind, if the spec is wrong, a file is missing or damaged, there are
-    too few days to split, or an objective has no usable label.
+    Raises StrataError, and leaves `out` as its readers know it, if the spec is wrong, a file is missing or damaged,
+    there are too few days to split, or an objective has no usable label.
     """
+    options = options or Options()
     spec = load_spec(spec_path)
     check_lineage(spec, spec_path)
-    with new_folder(out) as folder, stages(total=7 + len(spec.logs.tables())) as progress:
-        raw_rows = _read(spec.logs, raw, progress)
-
-        progress.begin("attributing events to impressions")
-        impressions = raw_rows["impression"].rows
-        attributed = {
-            name: attribute_events(impressions, raw_rows[name].rows, event, spec.logs)
-            for name, event in spec.logs.events.items()
-        }
-        impressions = append_identity(impressions, spec.logs)
-        samples, without_profile = append_profiles(impressions, raw_rows, spec.logs)
-        samples = _derive(samples, spec)
-        events = event_rows(samples, attributed, spec.logs)
-        samples = append_outcomes(samples, attributed, spec.logs)
-
-        if spec.counters:
-            progress.begin("counting over earlier days")
-            samples = append_counters(samples, events, spec.counters)
-        progress.begin("labelling")
-        samples = append_labels(samples, spec)
-        _check_weights(samples, spec_path)
-        split_of_day = split_days(samples[DAY].unique().to_list(), spec.split, raw)
-        split = pl.col(DAY).replace_strict(split_of_day, return_dtype=pl.String)
-        labels = _checked_labels(samples, split, spec, spec_path)
-        progress.begin("looking up histories")
-        samples = append_features(samples, events, spec)
-        progress.begin("learning vocabularies and normalisers")
-        encoders = fit_encoders(samples.filter(split == "train"), spec)
-        progress.begin("encoding")
-        samples = encode(samples, spec, encoders)
-        baselines = median_labels(samples.filter(split == "train"), spec, encoders)
-
-        progress.begin("writing")
-        impression = spec.logs.impression
-        stored = samples.with_columns(pl.col(impression.user).alias(USER), pl.col(impression.time).alias(TIME))
-        files = write_samples(stored.select(DAY, *sample_columns(spec)), split_of_day, folder)
-        write_rejected({name: table.rejected for name, table in raw_rows.items()}, folder)
-        manifest = Manifest(
-            spec=spec,
-            fingerprint=spec.fingerprint(),
-            raw_folder=str(raw.resolve()),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            files=files,
-            learned=_learned(spec, encoders, baselines, write_vocabularies(encoders.vocabularies, folder)),
-            labels=labels,
-            raw={name: _raw_counts(table) for name, table in raw_rows.items()},
-            events={name: _event_counts(of_kind) for name, of_kind in attributed.items()},
-            without_profile=without_profile,
+    logs, store = Folder.at(raw), Folder.at(out)
+    if store.exists() and not store.exists(WORK) and store.files():
+        raise StrataError("already exists and is not empty", where=out, fix="choose another --out, or delete it")
+    tables = checked_tables(spec.logs)
+    files = {name: find_files(name, table, logs) for name, table in tables.items()}
+    every = [file for of_table in files.values() for file in of_table]
+    division = plan(options, files["impression"], every, store)
+    with (
+        _alone(store),
+        engine(options.engine, division.workers, options.ray_address) as workers,
+        stages(total=7) as progress,
+    ):
+        store.write(PLAN, json.dumps({"partitions": division.partitions}).encode())
+        work = _Work(workers, progress)
+        partitions, quarantine = division.partitions, options.quarantine
+        tasks = deal_tasks(spec.logs, tables, required_columns(spec.logs), files, store, partitions, quarantine)
+        dealt = work.do("dealing rows to partitions", deal, tasks)
+        pieces = pieces_by_cell(dealt)
+        profiles, of_profiles = _profiles(spec, store, pieces, partitions, work)
+        attributed, counted = _attribute(units(store, spec, pieces, of_profiles), work)
+        if not any(done.receipt.rows for done in attributed):
+            read = sum(done.receipt.read for done in dealt if done.task.name == "impression")
+            raise StrataError(f"none of the {read} impressions is usable", where=raw, fix="compare it with the spec")
+        dailies, windows = _windows(store, spec, attributed, counted, work)
+        days = _days(spec, attributed, counted, windows)
+        drafts = [
+            draft for of_partition in work.do("drafting samples", draft_partition, days) for draft in of_partition
+        ]
+        splits = split_days({day for done in drafts for day in done.receipt.days}, spec.split, logs)
+        train = {day for day, split in splits.items() if split == "train"}
+        outcome = Outcome(
+            spec, spec_path, logs, store, splits, dealt, profiles, attributed, counted, dailies, windows, drafts
         )
-        manifest.save(folder)
-    return manifest
+        outcome.check()
+        learned = work.do("learning vocabularies and normalisers", learn, learn_tasks(store, spec, drafts, train))
+        encoding = [
+            EncodeTask(store, spec, draft, learned, {d: splits[d] for d in draft.receipt.days}) for draft in drafts
+        ]
+        encoded = work.do("encoding", write_samples, encoding)
+        progress.begin("finishing")
+        return finish(outcome, learned, encoded)
 
 
-def _read(logs: Logs, raw: Path, progress: Stages) -> dict[str, RawRows]:
-    """Every raw table. Ids and times may not be missing; an id of event logs and a profile's key are unique."""
-    impression = logs.impression
-    required = {"impression": {*impression.id, impression.user, impression.video, impression.time}}
-    required |= {name: {*impression.id, event.time} for name, event in logs.events.items()}
-    required |= {name: {profile.key} for name, profile in logs.profiles.items()}
-    unique = {name: [profile.key] for name, profile in logs.profiles.items()}
-    if logs.events:
-        unique["impression"] = list(impression.id)
-    # One row dated far off would otherwise be a test split of its own.
-    sane_time = {name: (f'"{table.time}" between 0 and {YEAR_2100_MS}',) for name, table in logs.timed().items()}
-    tables = {}
-    for name, table in logs.tables().items():
-        progress.begin(f"reading {name}")
-        timed = table.model_copy(update={"checks": (*table.checks, *sane_time.get(name, ()))})
-        tables[name] = read_table(name, timed, raw, required=required[name], unique=unique.get(name, []))
-    if tables["impression"].rows.is_empty():
-        raise StrataError(
-            f"none of the {tables['impression'].read} impressions is usable", where=raw, fix="compare it with the spec"
-        )
-    return tables
+@contextmanager
+def _alone(store: Folder) -> Iterator[None]:
+    """Keeps a second build out of a store on this machine."""
+    if not store.is_local:
+        yield
+        return
+    lock = Path(store.path) / WORK / "lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise StrataError(f"cannot be created ({error.strerror})", where=store, fix="choose another --out") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StrataError("another build is at work there", where=store, fix="wait for it, or stop it") from None
+    finally:
+        os.close(descriptor)
 
 
-def append_identity(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:
-    """Adds `sample_id`, `impression_time` and `local_day` in the spec's time zone, and the `day` of filing.
+class _Work:
+    """Gives the tasks of one stage after the other to the engine."""
 
-    An id of several columns is their text joined by "-"; interaction logs may repeat an id with other content:
-    the second such row gets "#1", in the order of the rows' content.
-    """
-    local = pl.from_epoch(logs.impression.time, time_unit="ms").dt.replace_time_zone("UTC")
-    local = local.dt.convert_time_zone(logs.timezone).dt.replace_time_zone(None)
-    impressions = impressions.with_columns(local.alias(IMPRESSION_TIME), local.dt.date().alias(LOCAL_DAY))
-    day = parse(logs.day).cast(pl.Date) if logs.day else pl.col(LOCAL_DAY)
-    ids = logs.impression.id
-    sample_id = pl.col(ids[0]) if len(ids) == 1 else pl.concat_str(ids, separator="-")
-    impressions = impressions.with_columns(day.alias(DAY), sample_id.alias(SAMPLE_ID))
-    if nulls := impressions[DAY].null_count():
-        raise StrataError(f"logs.day is null for {nulls} impressions", where=logs.day, fix="correct the expression")
-    if not logs.events:
-        repeat = pl.int_range(pl.len()).over(SAMPLE_ID)
-        numbered = pl.when(repeat > 0).then(pl.format("{}#{}", SAMPLE_ID, repeat)).otherwise(SAMPLE_ID)
-        impressions = impressions.sort(pl.all()).with_columns(numbered.alias(SAMPLE_ID))
-    return impressions
+    def __init__(self, workers: Engine, progress: Stages) -> None:
+        self._engine, self._progress = workers, progress
+
+    def do(self, stage: str, function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
+        self._progress.begin(stage)
+        return list(self._engine.map(function, tasks))
 
 
-def append_profiles(
-    impressions: pl.DataFrame, raw_rows: dict[str, RawRows], logs: Logs
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Joins each profile by its key; also returns how many impressions found no row in it."""
-    without = {}
-    for name, profile in logs.profiles.items():
-        rows = raw_rows[name].rows
-        without[name] = impressions.join(rows, on=profile.key, how="anti").height
-        impressions = impressions.join(rows, on=profile.key, how="left", maintain_order="left")
-    return impressions, without
+def _profiles(
+    spec: Spec, store: Folder, pieces: dict[str, dict[Cell, Pieces]], partitions: int, work: _Work
+) -> tuple[list[Done[ProfileTask, Prepared]], dict[str, dict[int, Results]]]:
+    """The profiles; those of users by partition, others as a whole, which every partition then reads."""
+    tasks: dict[str, dict[int, ProfileTask]] = {}
+    for name, profile in spec.logs.profiles.items():
+        of_users = profile.key == spec.logs.impression.user
+        of_partition = {p: pieces.get(name, {}).get((p, None), ()) for p in (range(partitions) if of_users else [0])}
+        prepared = {p: ProfileTask(store, name, profile, of_part) for p, of_part in of_partition.items()}
+        tasks[name] = {p: prepared[p if of_users else 0] for p in range(partitions)}
+    different = {task.results.key: task for of_name in tasks.values() for task in of_name.values()}
+    done = work.do("preparing profiles", prepare_profile, different.values())
+    return done, {name: {p: task.results for p, task in of_name.items()} for name, of_name in tasks.items()}
 
 
-def _derive(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
-    """Adds the spec's derived columns, each of which may use those before it."""
-    for name, expression in spec.columns.items():
-        samples = samples.with_columns(parse(expression).alias(name))
-    return samples
+def _attribute(all_units: list[Unit], work: _Work) -> tuple[list[Done[Unit, Attribution]], list[Done[Unit, Counted]]]:
+    both = work.do("attributing events to impressions", attribute, all_units)
+    both.sort(key=lambda pair: pair[0].task.name)
+    return [attributed for attributed, _ in both], [counted for _, counted in both if counted]
 
 
-def event_rows(samples: pl.DataFrame, attributed: dict[str, Attributed], logs: Logs) -> dict[str, pl.DataFrame]:
-    """For each kind of event its rows: the impression's columns, the event's values, its time and local day.
-
-    `impression` is among the kinds: its time is the impression's own.
-    """
-    rows = {"impression": samples.with_columns(pl.col(logs.impression.time).alias(EVENT_TIME))}
-    ids = list(logs.impression.id)
-    for name, of_kind in attributed.items():
-        local = pl.from_epoch(EVENT_TIME, time_unit="ms").dt.replace_time_zone("UTC")
-        rows[name] = of_kind.events.join(samples, on=ids, how="inner").with_columns(
-            local.dt.convert_time_zone(logs.timezone).dt.date().alias(LOCAL_DAY)
-        )
-    return rows
-
-
-def split_days(days: Iterable[date], split: Split, raw: Path) -> dict[object, SplitName]:
-    """The split of each day: the last ones are for test, those before for validation, the rest for training."""
-    ordered = sorted(days)
-    needed = split.valid_days + split.test_days
-    if len(ordered) <= needed:
-        raise StrataError(
-            f"has impressions on {len(ordered)} days, but validation and test alone take {needed}",
-            where=raw,
-            fix="add earlier days, or lower `split` in the spec",
-        )
-    train = len(ordered) - needed
-    valid = train + split.valid_days
-    return {d: "train" if i < train else "valid" if i < valid else "test" for i, d in enumerate(ordered)}
+def _windows(
+    store: Folder,
+    spec: Spec,
+    attributed: list[Done[Unit, Attribution]],
+    counted: list[Done[Unit, Counted]],
+    work: _Work,
+) -> tuple[list[Done[DailyTask, Summed]], list[Done[WindowTask, Summed]]]:
+    """Counters that do not go by user: their sums by day, and over the windows before every day."""
+    counters = spec.counters
+    if not counters:
+        return [], []
+    shared = [by for by, key in counters.by.items() if key != spec.logs.impression.user]
+    by_day = {by: parts_by_day(counted, by) for by in shared}
+    sums = [DailyTask(store, by, day, tuple(parts)) for by in shared for day, parts in by_day[by].items()]
+    dailies = work.do("counting over earlier days", sum_day, sums)
+    summed: dict[str, dict[date, list[Part]]] = defaultdict(dict)
+    for done in dailies:
+        summed[done.task.by][done.task.day] = [Part(0, done.task.results, "counts", done.receipt.digest)]
+    days = sorted({done.task.day for done in attributed})
+    tasks = [
+        WindowTask(store, counters, by, d, in_window(summed[by], d, max(counters.days))) for by in shared for d in days
+    ]
+    return dailies, list(work.do("counting over windows", sum_windows, (task for task in tasks if task.parts)))
 
 
-def _check_weights(samples: pl.DataFrame, source: Path) -> None:
-    wrong = samples.filter(~(pl.col(WEIGHT).is_finite() & (pl.col(WEIGHT) >= 0)).fill_null(False)).height
-    if wrong:
-        raise StrataError(f"sample_weight: {wrong} samples have none, or a negative one", where=source,
-                          fix="correct the expression")  # fmt: skip
-
-
-def _checked_labels(
-    samples: pl.DataFrame, split: pl.Expr, spec: Spec, source: Path
-) -> dict[str, dict[SplitName, LabelStatistics]]:
-    """Label statistics by objective and split; refuses labels from which nothing can be learned."""
-    in_scene = pl.any_horizontal(pl.col(scene_column(scene)) for scene in spec.scenes)
-    if not samples.select(in_scene.any()).item():
-        raise StrataError("scenes: none of the impressions is in any scene", where=source, fix="correct their `where`")
-    by_split = {name: label_statistics(samples.filter(split == name), spec) for name in get_args(SplitName)}
-    for name, objective in spec.objectives.items():
-        problem = bad_label(objective, {split: labels[name] for split, labels in by_split.items()})
-        if problem:
-            raise StrataError(f"objectives.{name}.label {problem}", where=source,
-                              fix="correct the label, or remove the objective")  # fmt: skip
-    return {name: {split: labels[name] for split, labels in by_split.items()} for name in spec.objectives}
-
-
-def _learned(
-    spec: Spec, encoders: Encoders, baselines: dict[str, list[float]], vocabularies: dict[str, Vocabulary]
-) -> Learned:
-    return Learned(
-        table_rows={name: encoders.rows(name, table) for name, table in spec.tables.items()},
-        vocabularies=vocabularies,
-        boundaries=encoders.boundaries,
-        normalisers=encoders.normalisers,
-        baselines=baselines,
-    )
-
-
-def _raw_counts(table: RawRows) -> RawCounts:
-    reasons = table.rejected.group_by("reason").len().sort("reason")
-    return RawCounts(
-        read=table.read, kept=table.rows.height, duplicates=table.duplicates, rejected=dict(reasons.iter_rows())
-    )
-
-
-def _event_counts(of_kind: Attributed) -> EventCounts:
-    return EventCounts(
-        attributed=of_kind.events.height,
-        without_impression=of_kind.without_impression,
-        outside_window=of_kind.outside_window,
-    )
+def _days(
+    spec: Spec, attributed: list[Done[Unit, Attribution]], counted: list[Done[Unit, Counted]],
+    windows: list[Done[WindowTask, Summed]],
+) -> list[list[Day]]:  # fmt: skip
+    """By partition its days, each with the counters before it."""
+    user = spec.logs.impression.user
+    keys = spec.counters.by.items() if spec.counters else []
+    found = {(done.task.by, done.task.day): done for done in windows}
+    of_partition: dict[int, list[Done[Unit, Counted]]] = defaultdict(list)
+    for done in counted:
+        of_partition[done.task.partition].append(done)
+    days: dict[int, list[Day]] = defaultdict(list)
+    own = {by: {p: parts_by_day(of_p, by) for p, of_p in of_partition.items()} for by, key in keys if key == user}
+    for unit in (done.task for done in attributed):
+        longest = max(spec.counters.days) if spec.counters else 0
+        by_user = {by: in_window(of_by.get(unit.partition, {}), unit.day, longest) for by, of_by in own.items()}
+        shared = {by: found.get((by, unit.day)) for by, key in keys if key != user}
+        days[unit.partition].append(Day(unit, by_user, shared))
+    return list(days.values())

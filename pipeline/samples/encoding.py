@@ -1,5 +1,7 @@
-"""Learns vocabularies, quantiles and normalisers on the training split, and turns feature values into numbers."""
+"""Learns vocabularies, quantiles and normalisers from tallies of training rows; turns feature values into numbers."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,20 +9,28 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.manifest import Normaliser
+from pipeline.samples.checker import DAY
+from pipeline.samples.features import start_column
 from pipeline.samples.hashing import hash_index
-from pipeline.samples.history import list_series
+from pipeline.samples.history import Stretches, list_series, stretch
 from pipeline.samples.labels import learned_rows
+from pipeline.samples.tallies import COUNT, SLOT, VALUE, significant
 from pipeline.spec import (
     AnyTable,
+    BucketTable,
     HashTable,
     HistoryFeature,
     IdFeature,
     QuantileTable,
+    RegressionObjective,
     Spec,
     VocabTable,
     feature_column,
     label_column,
 )
+
+INDEX, OBJECTIVE = "index", "objective"
+LABEL_COUNTS = {OBJECTIVE: pl.String(), INDEX: pl.Int32(), VALUE: pl.Float64(), COUNT: pl.Int64()}
 
 
 @dataclass(frozen=True)
@@ -42,54 +52,55 @@ class Encoders:
                 return table.rows
             case QuantileTable():
                 return table.buckets + 1
+            case BucketTable():
+                return len(table.boundaries) + 2
 
 
-def fit_encoders(train: pl.DataFrame, spec: Spec) -> Encoders:
-    """Learns from the training rows, which have the columns of `append_features`."""
-    vocabularies = {n: _fit_vocabulary(train, spec, n, t) for n, t in spec.tables.items() if isinstance(t, VocabTable)}
-    boundaries = {n: _fit_quantiles(train, spec, n, t) for n, t in spec.tables.items() if isinstance(t, QuantileTable)}
-    normalisers = {}
-    for name, feature in spec.dense_features.items():
-        if "standardise" in feature.normalise:
-            values = train[feature_column(name)].drop_nulls().to_numpy()
-            mean, std = (values.mean(), values.std()) if len(values) else (0.0, 0.0)
-            normalisers[name] = Normaliser(mean=mean, std=std if std > 0 else 1.0)
-    return Encoders(vocabularies, boundaries, normalisers)
+def fit_vocabulary(counts: pl.DataFrame, table: VocabTable) -> pl.DataFrame:
+    """`counts` has value and count; see Encoders.vocabularies for the result."""
+    kept = counts.filter(pl.col(COUNT) >= table.min_count).sort([COUNT, VALUE], descending=[True, False])
+    return kept.with_row_index(INDEX, offset=1).select(VALUE, pl.col(INDEX).cast(pl.Int32), COUNT)
 
 
-def _fit_vocabulary(train: pl.DataFrame, spec: Spec, name: str, table: VocabTable) -> pl.DataFrame:
-    """Counts ids where they were shown: a history that repeats the ids of another feature is not counted again."""
-    users = {f: feature for f, feature in spec.sparse_features.items() if feature.table == name}
-    shown = {feature.source or f for f, feature in users.items() if not isinstance(feature, HistoryFeature)}
-    values = [
-        train[feature_column(f)] if isinstance(feature, IdFeature) else train[feature_column(f)].explode()
-        for f, feature in users.items()
-        if not (isinstance(feature, HistoryFeature) and feature.of in shown)
-    ]
-    counts = pl.concat([part.alias("value") for part in values]).drop_nulls().value_counts(name="count")
-    kept = counts.filter(pl.col("count") >= table.min_count).sort(["count", "value"], descending=[True, False])
-    return kept.with_row_index("index", offset=1).select("value", pl.col("index").cast(pl.Int32), "count")
-
-
-def _fit_quantiles(train: pl.DataFrame, spec: Spec, name: str, table: QuantileTable) -> list[float]:
-    feature = next(f for f, feature in spec.sparse_features.items() if feature.table == name)
-    values = train[feature_column(feature)].cast(pl.Float64).drop_nulls().drop_nans()
-    if values.is_empty():
+def fit_quantiles(counts: pl.DataFrame, table: QuantileTable) -> list[float]:
+    """The inner quantiles of values with counts, between two values by linear interpolation."""
+    if counts.is_empty():
         return []
-    inner = np.linspace(0, 1, table.buckets + 1)[1:-1]
-    return list(np.unique(np.quantile(values.to_numpy(), inner)))
+    ordered = counts.sort(VALUE)
+    values, ends = ordered[VALUE].to_numpy(), np.cumsum(ordered[COUNT].to_numpy())
+    place = np.linspace(0, 1, table.buckets + 1)[1:-1] * (ends[-1] - 1)
+    below, above = (values[np.searchsorted(ends, rounded(place), side="right")] for rounded in (np.floor, np.ceil))
+    return list(np.unique(below + (above - below) * (place - np.floor(place))))
 
 
-def encode(samples: pl.DataFrame, spec: Spec, encoders: Encoders) -> pl.DataFrame:
-    """Every feature column as the model reads it: int32, list of int32, or float32 without nulls."""
+def fit_normalisers(sums: pl.DataFrame, spec: Spec) -> dict[str, Normaliser]:
+    """`sums` has per day, slot and feature the count, the sum and the sum of squares of its values."""
+    normalisers = {}
+    for (name,), parts in sums.sort(DAY, SLOT).partition_by("feature", as_dict=True, maintain_order=True).items():
+        rows, total, squares = (math.fsum(parts[column]) for column in (COUNT, "sum", "squares"))
+        mean = total / rows if rows else 0.0
+        std = math.sqrt(max(0.0, squares / rows - mean * mean)) if rows else 0.0
+        # What rounding leaves of the squares of a constant is no spread.
+        normalisers[str(name)] = Normaliser(mean=mean, std=std if std > 1e-7 * abs(mean) else 1.0)
+    return {name: normalisers.get(name, Normaliser(mean=0.0, std=1.0)) for name in spec.standardised}
+
+
+def encode(samples: pl.DataFrame, past: Mapping[str, pl.Series], spec: Spec, encoders: Encoders) -> pl.DataFrame:
+    """Every feature column as the model reads it: int32, list of int32, or float32 without nulls.
+
+    `past` has per history the past values that its stretches lie in.
+    """
     columns = []
     for name, feature in spec.sparse_features.items():
         raw, table = samples[feature_column(name)], spec.tables[feature.table]
         if isinstance(feature, IdFeature):
-            encoded = _index(raw, feature.table, table, encoders)
+            encoded = index(raw, feature.table, table, encoders)
+        elif isinstance(feature, HistoryFeature):
+            stretches = Stretches(samples[start_column(name)].to_numpy(), raw.to_numpy())
+            encoded = stretch(index(past[name], feature.table, table, encoders), stretches)
         else:
             values, offsets = _flatten(raw)
-            encoded = list_series(_index(values, feature.table, table, encoders), offsets)
+            encoded = list_series(index(values, feature.table, table, encoders), offsets)
         columns.append(encoded.alias(feature_column(name)))
     for name in spec.dense_features:
         norm = encoders.normalisers.get(name, Normaliser(mean=0.0, std=1.0))
@@ -98,19 +109,25 @@ def encode(samples: pl.DataFrame, spec: Spec, encoders: Encoders) -> pl.DataFram
     return samples.with_columns(columns)
 
 
-def _index(values: pl.Series, name: str, table: AnyTable, encoders: Encoders) -> pl.Series:
+def index(values: pl.Series, name: str, table: AnyTable, encoders: Encoders) -> pl.Series:
     """The row of each value in its embedding table; row 0 for a missing value, and for one without a row."""
     match table:
         case VocabTable():
-            vocabulary = encoders.vocabularies[name].select("value", "index")
-            found = values.alias("value").to_frame().join(vocabulary, on="value", how="left", maintain_order="left")
-            return found["index"].fill_null(0)
+            vocabulary = encoders.vocabularies[name].select(VALUE, INDEX)
+            found = values.alias(VALUE).to_frame().join(vocabulary, on=VALUE, how="left", maintain_order="left")
+            return found[INDEX].fill_null(0)
         case HashTable():
             return hash_index(values, table.rows)
         case QuantileTable():
-            numbers = values.cast(pl.Float64).fill_null(np.nan).to_numpy()
-            bucket = 1 + np.searchsorted(np.array(encoders.boundaries[name]), numbers, side="right")
-            return pl.Series(np.where(np.isnan(numbers), 0, bucket).astype(np.int32))
+            return _between(significant(values.cast(pl.Float64)), encoders.boundaries[name])
+        case BucketTable():
+            return _between(values.cast(pl.Float64), list(table.boundaries))
+
+
+def _between(numbers: pl.Series, boundaries: list[float]) -> pl.Series:
+    given = numbers.fill_null(np.nan).to_numpy()
+    bucket = 1 + np.searchsorted(np.array(boundaries), given, side="right")
+    return pl.Series(np.where(np.isnan(given), 0, bucket).astype(np.int32))
 
 
 def _flatten(lists: pl.Series) -> tuple[pl.Series, np.ndarray]:
@@ -121,19 +138,38 @@ def _flatten(lists: pl.Series) -> tuple[pl.Series, np.ndarray]:
     return pl.Series(lists.name, arrow.flatten()), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
-def median_labels(train: pl.DataFrame, spec: Spec, encoders: Encoders) -> dict[str, list[float]]:
-    """Per objective with `baseline_by`: the median training label for each index of that (encoded) feature.
+def label_counts(train: pl.DataFrame, spec: Spec) -> pl.DataFrame:
+    """Per objective with `baseline_by`: how often each label occurs for each index of that (encoded) feature."""
+    parts = [pl.DataFrame(schema=LABEL_COUNTS)]
+    for name, objective in spec.objectives.items():
+        if isinstance(objective, RegressionObjective) and objective.baseline_by:
+            learned = train.filter(learned_rows(spec, name))
+            labels = significant(learned[label_column(name)].cast(pl.Float64))
+            of_row = learned.select(pl.col(feature_column(objective.baseline_by)).alias(INDEX), labels.alias(VALUE))
+            counts = of_row.group_by(INDEX, VALUE).agg(pl.len().cast(pl.Int64).alias(COUNT))
+            parts.append(counts.select(pl.lit(name).alias(OBJECTIVE), INDEX, VALUE, COUNT))
+    return pl.concat(parts)
+
+
+def median_labels(counts: pl.DataFrame, spec: Spec, rows: Mapping[str, int]) -> dict[str, list[float]]:
+    """Per objective with `baseline_by` the median training label for each index; `rows` is by table.
 
     An index without a training row gets the median over all rows.
     """
     baselines = {}
     for name, objective in spec.objectives.items():
-        if objective.kind == "regression" and objective.baseline_by:
-            feature = spec.sparse_features[objective.baseline_by]
-            learned = train.filter(learned_rows(spec, name))
-            index, label = feature_column(objective.baseline_by), label_column(name)
-            medians = learned.drop_nulls(label).group_by(index).agg(pl.col(label).median()).sort(index)
-            every = np.full(encoders.rows(feature.table, spec.tables[feature.table]), learned[label].median())
-            every[medians[index].to_numpy()] = medians[label].to_numpy()
-            baselines[name] = every.tolist()
+        if isinstance(objective, RegressionObjective) and objective.baseline_by:
+            of_objective = counts.filter(pl.col(OBJECTIVE) == name)
+            overall = _median(of_objective.group_by(VALUE).agg(pl.col(COUNT).sum()))
+            medians = [overall] * rows[spec.sparse_features[objective.baseline_by].table]
+            for (at,), of_index in of_objective.partition_by(INDEX, as_dict=True).items():
+                medians[at] = _median(of_index)
+            baselines[name] = medians
     return baselines
+
+
+def _median(counts: pl.DataFrame) -> float:
+    return fit_quantiles(counts.group_by(VALUE).agg(pl.col(COUNT).sum()), HALVES)[0]
+
+
+HALVES = QuantileTable(encode="quantiles", dim=1, buckets=2)

@@ -1,38 +1,40 @@
 """Feature values as they are before encoding: one column per feature, from sources, lists and histories."""
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from pipeline.raw.expressions import parse
 from pipeline.samples.attribution import EVENT_TIME
-from pipeline.samples.history import append_history
+from pipeline.samples.history import VALUE, Stretches
 from pipeline.spec import DenseFeature, HistoryFeature, IdFeature, IdListFeature, Spec, feature_column
 
 
-def append_features(samples: pl.DataFrame, events: dict[str, pl.DataFrame], spec: Spec) -> pl.DataFrame:
+def append_features(samples: pl.LazyFrame, stretches: Mapping[str, Stretches], spec: Spec) -> pl.LazyFrame:
     """Adds `feature_<name>` for every feature: an id, a list of ids, or a number (float64, after log1p).
 
-    `events` has for each kind of event its rows with `event_time_ms`, the impression's columns and its own values.
+    Of a history, the length of its stretch of past values, and as `start_<name>` where it starts.
     """
-    samples = samples.with_columns(
-        value_of(name, feature).alias(feature_column(name))
-        for name, feature in spec.features.items()
-        if not isinstance(feature, HistoryFeature)
-    )
+    columns: list[pl.Expr | pl.Series] = []
     for name, feature in spec.features.items():
         if isinstance(feature, HistoryFeature):
-            past = events[feature.event].lazy()
-            if feature.where:
-                past = past.filter(parse(feature.where))
-            past = past.select(user=spec.logs.impression.user, time_ms=EVENT_TIME, value=parse(feature.of))
-            samples = append_history(
-                samples,
-                past.collect(),
-                user=spec.logs.impression.user,
-                time=spec.logs.impression.time,
-                name=feature_column(name),
-                last=feature.last,
-            )
-    return samples
+            columns.append(pl.Series(start_column(name), stretches[name].start))
+            columns.append(pl.Series(feature_column(name), stretches[name].length))
+        else:
+            columns.append(value_of(name, feature).alias(feature_column(name)))
+    return samples.with_columns(columns)
+
+
+def start_column(history: str) -> str:
+    return f"start_{history}"
+
+
+def past_values(events: pl.DataFrame, feature: HistoryFeature, user: str) -> pl.DataFrame:
+    """What a history may hold: `user`, `event_time_ms` and `value` of the events that it is about."""
+    past = events.lazy()
+    if feature.where:
+        past = past.filter(parse(feature.where))
+    return past.select(pl.col(user).alias("user"), EVENT_TIME, parse(feature.of).alias(VALUE)).collect()
 
 
 def value_of(name: str, feature: IdFeature | IdListFeature | DenseFeature) -> pl.Expr:

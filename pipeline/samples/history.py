@@ -1,49 +1,77 @@
-"""History features: what a user did last, strictly before the impression."""
+"""History features: what a user did last, strictly before the impression.
+
+A history is kept as a stretch of one column of past values: where it starts and how long it is. The lists themselves
+are made when samples are written, so that until then a row costs two numbers instead of a list.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-_POSITION = "_position"
+from pipeline.samples.attribution import EVENT_TIME
+
+VALUE = "value"
 
 
-def append_history(samples: pl.DataFrame, past: pl.DataFrame, *, user: str, time: str, name: str, last: int
-                   ) -> pl.DataFrame:  # fmt: skip
-    """Adds the list column `name`: `past.value` of the user's `last` events before the impression, oldest first.
+@dataclass(frozen=True)
+class Stretches:
+    """Per impression the last values before it, oldest first: `length` values of a column from `start` on."""
 
-    `past` has the columns `user`, `time_ms` and `value`, one row per event. An event at the very time of the
-    impression is not before it. Events of the same time are ordered by value, so that the result does not depend
-    on the order of the log.
+    start: np.ndarray
+    length: np.ndarray
+
+
+def in_order(past: pl.DataFrame) -> pl.DataFrame:
+    """Past events (`user`, `event_time_ms`, `value`) by user and time.
+
+    Events of the same time are ordered by value, so that the result does not depend on the order of the log.
     """
-    past = past.drop_nulls().sort("user", "time_ms", "value")
-    moments = past.with_row_index(_POSITION).group_by("user", "time_ms").agg(pl.col(_POSITION).max())
-    first = past.with_row_index(_POSITION).group_by("user").agg(first=pl.col(_POSITION).min())
-    asked = samples.select(user=pl.col(user), time_ms=pl.col(time)).with_row_index("row")
-    ends = (
-        asked.sort("time_ms")
-        .join_asof(
-            moments.sort("time_ms"),
-            on="time_ms",
-            by="user",
-            strategy="backward",
-            allow_exact_matches=False,
-            check_sortedness=False,  # Polars cannot check it within groups
-        )
-        .join(first, on="user", how="left")
-        .sort("row")
-    )
-    end = (ends[_POSITION].cast(pl.Int64) + 1).fill_null(0).to_numpy()
-    start = np.maximum(ends["first"].cast(pl.Int64).fill_null(0).to_numpy(), end - last)
-    length = np.where(end > 0, end - start, 0)
-    return samples.with_columns(_slices(past["value"], start, length).alias(name))
+    return past.drop_nulls().sort("user", EVENT_TIME, VALUE)
 
 
-def _slices(values: pl.Series, start: np.ndarray, length: np.ndarray) -> pl.Series:
-    """The list of values[start : start + length] for each pair, without a loop over the pairs."""
-    offset = np.concatenate([[0], np.cumsum(length)])
-    within = np.arange(offset[-1]) - np.repeat(offset[:-1], length)
-    picked = values.gather(np.repeat(start, length) + within)
-    return list_series(picked, offset)
+def look_up(asked: pl.DataFrame, past: pl.DataFrame, last: int) -> Stretches:
+    """The stretch of `past`, which must be in order, that each row of `asked` (`user`, `time_ms`) may see.
+
+    At most `last` events, and strictly before the row's time: an event of the same ms is not among them.
+    """
+    if past.is_empty() or asked.is_empty():
+        return Stretches(np.zeros(asked.height, np.int64), np.zeros(asked.height, np.int64))
+    begins = np.flatnonzero(past.select(pl.col("user").rle_id().diff().fill_null(1) != 0).to_series().to_numpy())
+    users = pl.DataFrame({"user": past["user"][begins], "number": np.arange(len(begins))})
+    # A row's user is looked up once per run of rows of the same user.
+    runs = asked["user"].rle_id().to_numpy()
+    first_of_run = np.flatnonzero(np.diff(runs.astype(np.int64), prepend=-1))
+    found = asked[first_of_run].select("user").join(users, on="user", how="left", maintain_order="left")["number"]
+    number = found.fill_null(-1).to_numpy()[runs]
+
+    earliest = int(past[EVENT_TIME].min())  # type: ignore[arg-type]
+    span = int(past[EVENT_TIME].max()) - earliest + 2  # type: ignore[arg-type]
+    assert len(begins) * span < 2**62, "times too far apart, or too many users, for one number"
+    moments = np.repeat(np.arange(len(begins)), np.diff([*begins, past.height])) * span
+    moments += past[EVENT_TIME].to_numpy() - earliest
+    moment = number * span + np.clip(asked["time_ms"].to_numpy() - earliest, 0, span - 1)
+    end = np.searchsorted(moments, moment, side="left")
+    start = np.maximum(begins[number], end - last)
+    return Stretches(start, np.where(number >= 0, end - start, 0))
+
+
+def still_needed(past: pl.DataFrame, last: int, before_ms: int) -> pl.DataFrame:
+    """What of `past`, which must be in order, a later impression can see: those at or after `before_ms` come to that.
+
+    Of the events before `before_ms` only the `last` of each user.
+    """
+    earlier = pl.col(EVENT_TIME) < before_ms
+    from_the_end = pl.col("user").filter(earlier).len() - pl.int_range(pl.len())
+    return past.filter((~earlier | (from_the_end <= last)).over("user"))
+
+
+def stretch(values: pl.Series, stretches: Stretches) -> pl.Series:
+    """The lists themselves, without a loop over the rows."""
+    offset = np.concatenate([[0], np.cumsum(stretches.length)])
+    within = np.arange(offset[-1]) - np.repeat(offset[:-1], stretches.length)
+    return list_series(values.gather(np.repeat(stretches.start, stretches.length) + within), offset)
 
 
 def list_series(values: pl.Series, offsets: np.ndarray) -> pl.Series:

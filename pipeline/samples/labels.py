@@ -16,9 +16,13 @@ from pipeline.spec import (
     scene_column,
 )
 
+KEEP, WANTED = "share kept", "meets the filter"  # names that no declared column can have
 
-def append_labels(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
+
+def append_labels(samples: pl.LazyFrame, spec: Spec) -> pl.LazyFrame:
     """Adds `label_<objective>` (float32), `mask_<objective>`, `scene_<scene>` (bool) and `sample_weight` (float32).
+
+    Also whether the row meets the spec's filter, and the share of rows like it that down-sampling keeps.
 
     A row is outside an objective's sample space where the objective's `where` is false or null, or its label is
     no finite number; its label is then null.
@@ -34,19 +38,11 @@ def append_labels(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
         columns.append(parse(scene.where).fill_null(False).alias(scene_column(name)))
     weight = parse(spec.sample_weight) if spec.sample_weight else pl.lit(1.0)
     columns.append(weight.cast(pl.Float32).alias(WEIGHT))
-    return samples.with_columns(columns)
-
-
-def label_statistics(samples: pl.DataFrame, spec: Spec) -> dict[str, LabelStatistics]:
-    """What the labels of every objective are over the rows in a scene that learns it."""
-    statistics = {}
-    for name in spec.objectives:
-        labels = samples.filter(learned_rows(spec, name)).get_column(label_column(name))
-        row = labels.to_frame("label").select(
-            rows=pl.len(), mean=pl.col("label").mean(), min=pl.col("label").min(), max=pl.col("label").max()
-        )
-        statistics[name] = LabelStatistics.model_validate(row.row(0, named=True))
-    return statistics
+    wanted = parse(spec.filter).fill_null(False) if spec.filter else pl.lit(True)
+    keep = pl.lit(1.0)
+    for thinning in reversed(spec.downsample):
+        keep = pl.when(parse(thinning.where).fill_null(False)).then(thinning.keep).otherwise(keep)
+    return samples.with_columns(*columns, wanted.alias(WANTED), keep.alias(KEEP))
 
 
 def learned_rows(spec: Spec, objective: str) -> pl.Expr:

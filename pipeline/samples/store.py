@@ -1,82 +1,103 @@
-"""Writes the sample store: Hive-partitioned Parquet, with the manifest last."""
+"""What lies beside the samples: vocabularies, rejected rows, statistics; and, last of all, the manifest."""
 
 import hashlib
-from pathlib import Path
+import io
+from datetime import date
+from typing import get_args
 
 import polars as pl
 
-from pipeline.manifest import SampleFile, SplitName, Vocabulary
+from pipeline.manifest import MANIFEST, LabelStatistics, Manifest, SplitName, Vocabulary
 from pipeline.samples.checker import DAY
-from pipeline.spec import (
-    SAMPLE_ID,
-    TIME,
-    USER,
-    WEIGHT,
-    Spec,
-    feature_column,
-    label_column,
-    mask_column,
-    scene_column,
-)
-
-ROWS_PER_FILE = 1_000_000
-# Small enough that the rows of many groups mix when training shuffles whole groups, large enough to read fast.
-ROWS_PER_GROUP = 2048
+from pipeline.samples.work import RECEIPT, WORK, Results
+from pipeline.spec import Spec
+from pipeline.statistics import STATISTICS, DayStatistics, SceneStatistics, Statistics
+from pipeline.storage import Folder
 
 
-def sample_columns(spec: Spec) -> list[str]:
-    """The columns of the store, in their order."""
-    return [
-        *(SAMPLE_ID, USER, TIME, WEIGHT),
-        *map(scene_column, spec.scenes),
-        *map(label_column, spec.objectives),
-        *map(mask_column, spec.objectives),
-        *map(feature_column, spec.features),
-    ]
-
-
-def write_samples(samples: pl.DataFrame, split_of_day: dict[object, SplitName], folder: Path) -> list[SampleFile]:
-    """Writes `split=S/date=D/part-0000.parquet` and so on; rows in the order of time, then of sample_id."""
-    files = []
-    for (day,), rows in sorted(samples.partition_by(DAY, as_dict=True, include_key=False).items()):
-        split = split_of_day[day]
-        target = folder / f"split={split}" / f"date={day}"
-        target.mkdir(parents=True)
-        for part, piece in enumerate(rows.sort(TIME, SAMPLE_ID).iter_slices(ROWS_PER_FILE)):
-            path = target / f"part-{part:04d}.parquet"
-            piece.write_parquet(path, row_group_size=ROWS_PER_GROUP, compression="zstd", compression_level=1)
-            files.append(
-                SampleFile(
-                    path=str(path.relative_to(folder)),
-                    split=split,
-                    date=str(day),
-                    rows=piece.height,
-                    bytes=path.stat().st_size,
-                    sha256=_checksum(path),
-                )
-            )
-    return files
-
-
-def write_vocabularies(vocabularies: dict[str, pl.DataFrame], folder: Path) -> dict[str, Vocabulary]:
-    """Writes `vocabularies/<table>.parquet`."""
-    (folder / "vocabularies").mkdir()
+def write_vocabularies(vocabularies: dict[str, pl.DataFrame], store: Folder) -> dict[str, Vocabulary]:
+    """Writes `vocabularies/<table>-<digest>.parquet`."""
     written = {}
     for name, vocabulary in vocabularies.items():
-        path = folder / "vocabularies" / f"{name}.parquet"
-        vocabulary.write_parquet(path)
-        written[name] = Vocabulary(path=str(path.relative_to(folder)), sha256=_checksum(path))
+        content = _parquet(vocabulary)
+        digest = hashlib.sha256(content).hexdigest()
+        path = f"vocabularies/{name}-{digest[:8]}.parquet"
+        if not store.exists(path):
+            store.write(path, content)
+        written[name] = Vocabulary(path=path, sha256=digest)
     return written
 
 
-def write_rejected(rejected: dict[str, pl.DataFrame], folder: Path) -> None:
-    """Writes `rejected/<table>.parquet` for the tables that have any: table, file, reason, record."""
-    (folder / "rejected").mkdir()
-    for name, rows in rejected.items():
-        if rows.height:
-            rows.write_parquet(folder / "rejected" / f"{name}.parquet")
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def write_store(
+    manifest: Manifest, statistics: Statistics, rejected: dict[str, list[Results]], used: set[str], store: Folder
+) -> None:
+    """Writes `rejected/<table>.parquet` (table, file, reason, record), the statistics and, last, the manifest.
+
+    Then deletes what the store before left: first the results of tasks that are not among the `used`, then files that
+    the manifest no longer names. In this order no task can seem done whose files are gone.
+    """
+    named = {MANIFEST, STATISTICS, *(f"rejected/{name}.parquet" for name in rejected)}
+    named |= {file.path for file in manifest.files} | {v.path for v in manifest.learned.vocabularies.values()}
+    for name, parts in rejected.items():
+        store.write(f"rejected/{name}.parquet", _parquet(pl.concat([part.read("rejected") for part in parts])))
+    store.write(STATISTICS, statistics.model_dump_json(indent=1).encode())
+    store.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+    work = store / WORK
+    results = [f.name for f in work.files() if "/" in f.name]
+    stale = [name for name in results if f"{work.path}/{name.rsplit('/', 1)[0]}" not in used]
+    work.delete(sorted(stale, key=lambda name: not name.endswith(RECEIPT)))
+    ours = ("split=", "vocabularies/", "rejected/")
+    store.delete([f.name for f in store.files() if f.name.startswith(ours) and f.name not in named])
+
+
+def summarise(
+    tally: pl.DataFrame, splits: dict[date, SplitName], spec: Spec
+) -> tuple[dict[str, dict[SplitName, LabelStatistics]], dict[date, DayStatistics]]:
+    """Label statistics by objective and split, and what there is to say of every day but for vocabularies."""
+    split = pl.col(DAY).replace_strict(splits, return_dtype=pl.String)
+    labels = tally.filter(pl.col("what") == "label")
+    overall = labels.filter(pl.col("scene").is_null()).with_columns(split.alias("split")).drop(DAY)
+    by_split = {
+        name: {of: _label_statistics(overall, split=of, name=name) for of in get_args(SplitName)}
+        for name in spec.objectives
+    }
+    return by_split, {day: _day(tally.filter(pl.col(DAY) == day), day, splits[day], spec) for day in sorted(splits)}
+
+
+def _label_statistics(labels: pl.DataFrame, **where: str) -> LabelStatistics:
+    found = labels.filter(**where)
+    rows = int(found["rows"].sum())
+    mean = float(found["sum"].sum()) / rows if rows else None
+    return LabelStatistics.model_validate(
+        {"rows": rows, "mean": mean, "min": found["min"].min(), "max": found["max"].max()}
+    )
+
+
+def _day(tally: pl.DataFrame, day: date, split: SplitName, spec: Spec) -> DayStatistics:
+    of = {str(what): rows for (what,), rows in tally.partition_by("what", as_dict=True).items()}
+    rows = {scene: number for scene, number in of["rows"].select("scene", "rows").iter_rows()}
+    missing = dict(of["missing"].select("name", "rows").iter_rows()) if "missing" in of else {}
+    labels = of.get("label", tally.clear())
+    scenes = {
+        scene: SceneStatistics(
+            rows=rows.get(scene, 0),
+            labels={name: _label_statistics(labels, scene=scene, name=name) for name in declared.weights},
+        )
+        for scene, declared in spec.scenes.items()
+    }
+    lengths: dict[str, list[int]] = {}
+    for name, at, number in of.get("length", tally.clear()).sort("name", "at").select("name", "at", "rows").iter_rows():
+        of_name = lengths.setdefault(name, [])
+        of_name.extend([0] * (at + 1 - len(of_name)))
+        of_name[at] = number
+    return DayStatistics(
+        date=str(day), split=split, rows=rows[None], scenes=scenes, lengths=lengths, ids={}, outside={},
+        missing={name: missing.get(name, 0) for name in spec.features},
+    )  # fmt: skip

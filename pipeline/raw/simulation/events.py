@@ -62,14 +62,19 @@ def draw_chunk(
             "time_ms": time_ms,
         }
     )
+    user_id = impression["user_id"].to_numpy()
+    discover_user, player_user = user_id[:rows], user_id[rows:]
+
+    def events(happened: np.ndarray, ids: Ints, users: Ints, **columns: Ints) -> pl.DataFrame:
+        values = {name: values[happened] for name, values in columns.items()}
+        return pl.DataFrame({"impression_id": ids[happened], "user_id": users[happened], **values})
+
     tables = {
         "impression": impression,
-        "stay": pl.DataFrame(
-            {"impression_id": discover_id[stay], "time_ms": click_ms[stay], "dwell_ms": dwell_ms[stay]}
-        ),
-        "click": pl.DataFrame({"impression_id": discover_id[clicked], "time_ms": click_ms[clicked]}),
-        "play": pl.DataFrame({"impression_id": player_id, "time_ms": player_ms + play_ms, "play_ms": play_ms}),
-        "like": pl.DataFrame({"impression_id": player_id[like], "time_ms": like_ms[like]}),
+        "stay": events(stay, discover_id, discover_user, time_ms=click_ms, dwell_ms=dwell_ms),
+        "click": events(click, discover_id, discover_user, time_ms=click_ms),
+        "play": events(np.full(plays, True), player_id, player_user, time_ms=player_ms + play_ms, play_ms=play_ms),
+        "like": events(like, player_id, player_user, time_ms=like_ms),
     }
     truth = pl.concat(
         [

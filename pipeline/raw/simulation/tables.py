@@ -8,10 +8,10 @@ from pipeline.spec import Spec
 EVENT_LOGS = {
     "impression": {"impression_id": "int64", "user_id": "int64", "video_id": "int64", "page": "string",
                    "position": "int64", "time_ms": "int64"},
-    "stay": {"impression_id": "int64", "time_ms": "int64", "dwell_ms": "int64"},
-    "click": {"impression_id": "int64", "time_ms": "int64"},
-    "play": {"impression_id": "int64", "time_ms": "int64", "play_ms": "int64"},
-    "like": {"impression_id": "int64", "time_ms": "int64"},
+    "stay": {"impression_id": "int64", "user_id": "int64", "time_ms": "int64", "dwell_ms": "int64"},
+    "click": {"impression_id": "int64", "user_id": "int64", "time_ms": "int64"},
+    "play": {"impression_id": "int64", "user_id": "int64", "time_ms": "int64", "play_ms": "int64"},
+    "like": {"impression_id": "int64", "user_id": "int64", "time_ms": "int64"},
 }  # fmt: skip
 PROFILES = {
     "user": {"user_id": "int64", "age_group": "string", "city": "string", "device": "string"},

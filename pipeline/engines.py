@@ -1,0 +1,133 @@
+"""Where independent tasks are run: processes of this machine, or a Ray cluster. Both run the same functions."""
+
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol, TypeVar
+
+from pipeline.errors import StrataError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+EngineName = Literal["local", "ray"]
+
+
+class Engine(Protocol):
+    """Runs a function over tasks; `workers` at a time, in no promised order."""
+
+    workers: int
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """The results in the order in which they come. An exception of the function is raised here."""
+        ...
+
+
+class InProcess:
+    """One task after the other, in this process, which leaves Polars all cores."""
+
+    workers = 1
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        return map(function, tasks)
+
+
+class Processes:
+    """Several processes of this machine, each with its share of the cores."""
+
+    def __init__(self, workers: int, pool: ProcessPoolExecutor) -> None:
+        self.workers, self._pool = workers, pool
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Raises StrataError if a process was killed, which is what a machine short of memory does."""
+        waiting: list[Future[Result]] = [self._pool.submit(function, task) for task in tasks]
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+        except BrokenProcessPool:
+            raise StrataError("a worker process was killed", where="build_samples", fix="if the machine ran out of memory, "
+                              "lower --memory or --workers; run the same command again: what is finished is kept"
+                              ) from None  # fmt: skip
+        finally:
+            for task in waiting:
+                task.cancel()
+
+
+class Ray:
+    """A Ray cluster, or Ray on this machine."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        self.workers = int(ray.cluster_resources().get("CPU", 1))
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        remote = self._ray.remote(num_cpus=1, max_retries=3)(function)
+        waiting = [remote.remote(task) for task in tasks]
+        while waiting:
+            done, waiting = self._ray.wait(waiting)
+            try:
+                yield from self._ray.get(done)
+            except self._ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+
+
+@contextmanager
+def engine(name: EngineName, workers: int, ray_address: str | None = None) -> Iterator[Engine]:
+    """The engine of that name, for the time of the block. Raises StrataError if Ray is not there."""
+    if name == "ray":
+        with _ray(workers, ray_address) as cluster:
+            yield cluster
+    elif workers == 1:
+        yield InProcess()
+    else:
+        before = os.environ.get("POLARS_MAX_THREADS")
+        # Read once, when Polars is imported: the processes inherit it.
+        os.environ["POLARS_MAX_THREADS"] = str(max(1, available_cores() // workers))
+        try:
+            context = multiprocessing.get_context("spawn")  # Polars' threads do not survive a fork
+            with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as pool:
+                yield Processes(workers, pool)
+        finally:
+            if before is None:
+                del os.environ["POLARS_MAX_THREADS"]
+            else:
+                os.environ["POLARS_MAX_THREADS"] = before
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _follow_parent() -> None:
+    """Ends this process when its parent is gone, however that ended: nobody waits for its results any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@contextmanager
+def _ray(workers: int, address: str | None) -> Iterator[Ray]:
+    try:
+        import ray
+    except ImportError:
+        raise StrataError("Ray is not installed", where="--engine ray", fix="pip install 'strata[ray]'") from None
+    try:
+        options = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = address or "ray.init"
+        raise StrataError(f"Ray does not start ({error})", where=where, fix="see `ray status`") from None
+    try:
+        yield Ray(ray)
+    finally:
+        ray.shutdown()

@@ -1,0 +1,103 @@
+"""How a build is divided: the number of partitions and workers, the days of each split, and what a new spec redoes."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+import pyarrow.parquet as pq
+
+from pipeline.engines import EngineName, available_cores
+from pipeline.errors import StrataError
+from pipeline.manifest import SplitName
+from pipeline.raw.reading import RawFile
+from pipeline.samples.stages.deal import SLOTS
+from pipeline.samples.work import WORK
+from pipeline.spec import Split
+from pipeline.storage import Folder
+
+PLAN = f"{WORK}/plan.json"
+GB = 1_000_000_000
+# Measured on the short_video spec (docs/performance.md): a worker at rest, and what a row of the unit at hand takes.
+WORKER_BYTES, ROW_BYTES = 300_000_000, 600
+FEW_ROWS = 1_000_000  # for fewer, starting processes takes longer than they save
+PROBED_FILES = 16  # whose rows are counted, or guessed, to estimate those of all
+TEXT_ROW_BYTES, GZIP_RATIO = 60, 6
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build; none of it changes what is built."""
+
+    engine: EngineName = "local"
+    ray_address: str | None = None
+    workers: int | None = None
+    memory_gb: float = 2.0
+    partitions: int | None = None
+    quarantine: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`rows` is an estimate of the impressions."""
+
+    rows: int
+    workers: int
+    partitions: int
+
+
+def plan(options: Options, impressions: list[RawFile], all_files: list[RawFile], store: Folder) -> Plan:
+    """The partitions of an earlier build stay, so that its results do: see README, "Incremental".
+
+    Otherwise there are as many as it takes for one day of one partition to fit into a worker's memory, even if all
+    impressions were of one day.
+    """
+    rows = estimate_rows(impressions)
+    workers = options.workers or (available_cores() if estimate_rows(all_files) > FEW_ROWS else 1)
+    share = options.memory_gb * GB / workers - WORKER_BYTES
+    if share < WORKER_BYTES:
+        raise StrataError(f"{options.memory_gb:g} GB are too little for {workers} workers", where="--memory",
+                          fix=f"give at least {2 * workers * WORKER_BYTES / GB:g} GB, or fewer --workers")  # fmt: skip
+    earlier = json.loads(store.read(PLAN))["partitions"] if store.exists(PLAN) else None
+    needed = -(-rows * ROW_BYTES // int(share))
+    balanced = 1 if workers == 1 else 2 * workers
+    partitions = options.partitions or earlier or min(SLOTS, max(needed, balanced))
+    return Plan(rows, workers, partitions)
+
+
+def estimate_rows(files: list[RawFile]) -> int:
+    """Rows of raw files, from some of them and the size of all."""
+    probed = files[:: -(-len(files) // PROBED_FILES) or 1]
+    size = sum(file.info.size for file in probed)
+    rows = sum(map(_rows, probed))
+    return round(rows * sum(file.info.size for file in files) / size) if size else rows
+
+
+def _rows(file: RawFile) -> int:
+    name = file.info.name
+    if not name.endswith(".parquet"):
+        return file.info.size * (GZIP_RATIO if name.endswith(".gz") else 1) // TEXT_ROW_BYTES
+    try:
+        with file.folder.open(name) as opened:
+            return int(pq.ParquetFile(opened).metadata.num_rows)
+    except (OSError, ValueError):
+        return 0  # damaged: dealing says so, or puts it in quarantine
+
+
+def split_days(days: Iterable[date], split: Split, raw: Folder) -> dict[date, SplitName]:
+    """The split of each day: by the dates that the spec names, or else the last ones are for test and validation.
+
+    Raises StrataError if there is no day to train on.
+    """
+    ordered = sorted(days)
+    if split.valid_from and split.test_from:
+        valid, test = ([day >= begin for day in ordered].count(False) for begin in (split.valid_from, split.test_from))
+        needed = f"the first is {ordered[0]}, and validation begins on {split.valid_from}"
+    else:
+        test = len(ordered) - split.test_days
+        valid = test - split.valid_days
+        needed = f"validation and test alone take {split.valid_days + split.test_days}"
+    if valid <= 0:
+        raise StrataError(f"has impressions on {len(ordered)} days, but {needed}", where=raw,
+                          fix="add earlier days, or change `split` in the spec")  # fmt: skip
+    return {d: "train" if at < valid else "valid" if at < test else "test" for at, d in enumerate(ordered)}

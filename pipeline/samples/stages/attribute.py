@@ -1,0 +1,213 @@
+"""Third stage: the impressions of one partition and day with their outcomes, and what they add to daily counters."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import polars as pl
+
+from pipeline.raw.expressions import parse
+from pipeline.raw.reading import REJECTED
+from pipeline.samples.attribution import EVENT_TIME, ROW, append_outcomes, attribute_events, drop_repeats
+from pipeline.samples.checker import LOCAL_DAY
+from pipeline.samples.context import append_context
+from pipeline.samples.counters import daily_counts
+from pipeline.samples.days import DAY_MS, begins_ms, local_time
+from pipeline.samples.hashing import user_hash
+from pipeline.samples.stages.deal import count_reasons
+from pipeline.samples.stages.pieces import Cell, Pieces, read_pieces
+from pipeline.samples.stages.profiles import reject_repeats
+from pipeline.samples.work import Done, Receipt, Results, content_digest, key_of, results
+from pipeline.spec import Event, Logs, Spec
+from pipeline.storage import Folder
+
+HASH = "hash of the user"  # a column of the attributed impressions, which are in its order
+
+
+class Attribution(Receipt):
+    """What became of the rows of one partition and day; `outside_window` and `attributed` are by kind of event."""
+
+    rows: int
+    duplicates: dict[str, int]
+    rejected: dict[str, int]
+    attributed: dict[str, int]
+    outside_window: dict[str, int]
+
+
+class Counted(Receipt):
+    """Digests of the daily counts by `<by>/<day>`: a counter whose digest stayed changes nothing that uses it."""
+
+    digests: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One day of one partition, with the rows that concern it and the profiles of its partition."""
+
+    store: Folder
+    spec: Spec
+    partition: int
+    day: date
+    pieces: dict[str, dict[date, Pieces]]
+    """By timed table and day; of an event also the days after, as far as its window reaches."""
+    profiles: dict[str, Results]
+
+    @property
+    def name(self) -> str:
+        return f"{self.day}/{self.partition:04d}"
+
+    @property
+    def attributed(self) -> Results:
+        logs = self.spec.logs
+        of_events = {
+            n: e.model_dump(mode="json", include={"time", "within_s", "values"}) for n, e in logs.events.items()
+        }
+        of_impressions = logs.impression.model_dump(mode="json", include={"id", "user", "time", "outcomes"})
+        rows = {
+            table: {str(day): [piece.key for piece in pieces] for day, pieces in sorted(days.items())}
+            for table, days in self.pieces.items()
+        }
+        key = key_of("attribute", logs.timezone, of_impressions, of_events, rows, self.name)
+        return results(self.store, "attributed", self.name, key)
+
+    @property
+    def counted(self) -> Results:
+        counters = self.spec.counters
+        assert counters
+        of_counters = counters.model_dump(mode="json", include={"by", "measures"})
+        profiles = {name: lies_in.folder.path for name, lies_in in self.profiles.items()}
+        key = key_of("count", self.attributed.folder.path, of_counters, self.spec.columns, self.spec.logs.day, profiles)
+        return results(self.store, "counted", self.name, key)
+
+    def profile_rows(self) -> dict[str, pl.LazyFrame]:
+        return {name: lies_in.read("rows").lazy() for name, lies_in in self.profiles.items()}
+
+
+def units(
+    store: Folder, spec: Spec, pieces: dict[str, dict[Cell, Pieces]], profiles: dict[str, dict[int, Results]]
+) -> list[Unit]:
+    """A unit for every partition and day that has rows, by day."""
+    reach = {"impression": 0} | {name: _days_after(event) for name, event in spec.logs.events.items()}
+    cells = sorted({cell for name in reach for cell in pieces.get(name, {})}, key=lambda cell: (str(cell[1]), cell[0]))
+    found = []
+    for partition, day in cells:
+        assert day is not None
+        of_unit: dict[str, dict[date, Pieces]] = {}
+        for name, after in reach.items():
+            days = [day + timedelta(later) for later in range(after + 1)]
+            of_unit[name] = {d: pieces[name][partition, d] for d in days if (partition, d) in pieces.get(name, {})}
+        in_partition = {name: by_partition[partition] for name, by_partition in profiles.items()}
+        found.append(Unit(store, spec, partition, day, of_unit, in_partition))
+    return found
+
+
+def _days_after(event: Event) -> int:
+    return -(-event.within_s * 1000 // DAY_MS)
+
+
+def attribute(unit: Unit) -> tuple[Done[Unit, Attribution], Done[Unit, Counted] | None]:
+    """The unit's attribution and, if the spec has counters, its daily counts."""
+    attributed = unit.attributed.once(unit, Attribution, lambda: _attribute(unit))
+    if not unit.spec.counters:
+        return attributed, None
+    return attributed, unit.counted.once(unit, Counted, lambda: _count(unit))
+
+
+def _attribute(unit: Unit) -> Attribution:
+    logs = unit.spec.logs
+    ids, user = list(logs.impression.id), logs.impression.user
+    read = read_pieces(unit.pieces["impression"].get(unit.day, ()), logs.impression)
+    impressions = drop_repeats(read, ids)
+    duplicates = {"impression": read.height - impressions.height}
+    repeats = pl.DataFrame(schema=REJECTED)
+    if logs.events:
+        impressions, repeats = reject_repeats(impressions, [*dict.fromkeys((*ids, user))], "impression")
+    impressions = _in_order(impressions, logs)
+
+    outcomes, outside = {}, {}
+    for name, event in logs.events.items():
+        events, duplicates[name] = _events(unit, name, event)
+        found = attribute_events(impressions, events, event, logs)
+        outcomes[name], outside[name] = found.events, found.outside_window
+        unit.attributed.write(f"events-{name}", found.events)
+    unit.attributed.write("impressions", append_outcomes(impressions, outcomes, logs))
+    unit.attributed.write("rejected", repeats)
+    return Attribution(
+        rows=impressions.height,
+        duplicates=duplicates,
+        rejected=count_reasons(repeats),
+        attributed={name: events.height for name, events in outcomes.items()},
+        outside_window=outside,
+    )
+
+
+def _in_order(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:
+    """By the hash of the user, user, time and id: the same order however many partitions there are.
+
+    Rows of interaction logs that agree in all of these are ordered by the rest of their content.
+    """
+    keys = [logs.impression.user, logs.impression.time, *logs.impression.id]
+    rest = [] if logs.events else impressions.columns
+    hashed = impressions.with_columns(pl.Series(HASH, user_hash(impressions[logs.impression.user])))
+    return hashed.sort(*dict.fromkeys((HASH, *keys, *rest)))
+
+
+def _events(unit: Unit, name: str, event: Event) -> tuple[pl.DataFrame, int]:
+    """The events that the unit's impressions may have, without copies; and how many copies the unit's own day has."""
+    kept, copies = [], 0
+    for day, pieces in unit.pieces[name].items():
+        rows = read_pieces(pieces, event)
+        end = begins_ms(unit.day + timedelta(1), unit.spec.logs.timezone) + event.within_s * 1000
+        if day != unit.day:
+            rows = rows.filter(pl.col(event.time) <= end)
+        distinct = drop_repeats(rows, [*unit.spec.logs.impression.id, event.time])
+        copies += rows.height - distinct.height if day == unit.day else 0
+        kept.append(distinct)
+    return pl.concat(kept) if kept else read_pieces((), event), copies
+
+
+def _count(unit: Unit) -> Counted:
+    counters = unit.spec.counters
+    assert counters
+    measures = counters.measures.values()
+    used = expressions_columns(e for measure in measures for e in (measure.where, measure.mean) if e)
+    kinds = {measure.event for measure in measures}
+    events = event_rows(unit, unit.attributed.read("impressions"), kinds, used | set(counters.by.values()))
+    digests = {}
+    for by, key in counters.by.items():
+        counts = daily_counts(events, counters, key)
+        for (day,), of_day in counts.partition_by(LOCAL_DAY, as_dict=True).items():
+            ordered = of_day.sort("key").drop(LOCAL_DAY)
+            digests[f"{by}/{day}"] = content_digest(ordered)
+            unit.counted.write(f"{by}-{day}", ordered)
+    return Counted(digests=digests)
+
+
+def expressions_columns(expressions: Iterable[str]) -> set[str]:
+    """The columns that SQL expressions use."""
+    return {column for expression in expressions for column in parse(expression).meta.root_names()}
+
+
+def event_rows(unit: Unit, impressions: pl.DataFrame, kinds: set[str], used: set[str]) -> dict[str, pl.DataFrame]:
+    """For each kind of event its rows: those columns that are used, `local_day`, the event's time and impression row.
+
+    They have the impression's columns and context, and the event's own values. `impression` is among the kinds: its
+    time is the impression's own.
+    """
+    logs = unit.spec.logs
+    context = append_context(impressions.lazy(), unit.profile_rows(), unit.spec)
+    known = context.collect_schema().names()
+    of_impression = context.select(
+        LOCAL_DAY, *sorted(used & {*known} - {LOCAL_DAY}), pl.col(logs.impression.time).alias(EVENT_TIME)
+    )
+    shown = of_impression.collect()
+    rows = {}
+    for kind in kinds:
+        if kind == "impression":
+            rows[kind] = shown.with_row_index(ROW)
+        else:
+            events = unit.attributed.read(f"events-{kind}")
+            local_day = local_time(pl.col(EVENT_TIME), logs.timezone).dt.date().alias(LOCAL_DAY)
+            events = events.with_columns(local_day)
+            rows[kind] = shown.drop(events.columns, strict=False)[events[ROW]].hstack(events)
+    return rows

@@ -1,0 +1,121 @@
+"""Seventh stage: drafts encoded with what was learned, as the Parquet files of the store."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from pipeline.manifest import SampleFile, SplitName
+from pipeline.samples.checker import DAY
+from pipeline.samples.encoding import LABEL_COUNTS, encode, label_counts
+from pipeline.samples.hashing import mixed_hash
+from pipeline.samples.labels import KEEP
+from pipeline.samples.stages.feature import Draft, Drafted
+from pipeline.samples.stages.learn import Learned, LearnTask, read_encoders
+from pipeline.samples.work import Done, Receipt, Results, key_of, results
+from pipeline.spec import SAMPLE_ID, WEIGHT, HistoryFeature, IdFeature, Spec, VocabTable, feature_column, sample_columns
+from pipeline.storage import Folder
+
+# Small enough that the rows of many groups mix when training shuffles whole groups, large enough to read fast.
+ROWS_PER_GROUP = 4096
+
+
+class Encoded(Receipt):
+    """The files of one unit; by day and feature with a vocabulary its values, and those without a row of their own."""
+
+    files: list[SampleFile]
+    ids: dict[date, dict[str, int]]
+    outside: dict[date, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """A draft, what was learned, and the split of every day in it."""
+
+    store: Folder
+    spec: Spec
+    draft: Done[Draft, Drafted]
+    learned: list[Done[LearnTask, Learned]]
+    splits: dict[date, SplitName]
+
+    @property
+    def results(self) -> Results:
+        tables = {n: t.model_dump(mode="json", exclude={"dim", "pooling"}) for n, t in self.spec.tables.items()}
+        learned = {done.task.name: done.receipt.digest for done in self.learned}
+        splits = {str(day): split for day, split in self.splits.items()}
+        key = key_of("encode", self.draft.task.results.key, tables, learned, splits)
+        return results(self.store, "encoded", self.draft.task.unit.name, key)
+
+
+def write_samples(task: EncodeTask) -> Done[EncodeTask, Encoded]:
+    """Writes `split=S/date=D/part-<partition>-<run>-<key>.parquet`; the key tells apart versions of a file.
+
+    So a reader of the finished store never finds a file changed under it.
+    """
+    return task.results.once(task, Encoded, lambda: _write_samples(task))
+
+
+def _write_samples(task: EncodeTask) -> Encoded:
+    spec, unit, draft = task.spec, task.draft.task.unit, task.draft.task.results
+    encoders = read_encoders(task.learned)
+    histories = [name for name, feature in spec.features.items() if isinstance(feature, HistoryFeature)]
+    past = {name: draft.read(f"past-{name}")["value"] for name in histories}
+    files, baselines = [], []
+    ids: dict[date, dict[str, int]] = {day: {} for day in task.splits}
+    outside: dict[date, dict[str, int]] = {day: {} for day in task.splits}
+    for run in range(task.draft.receipt.runs):
+        rows = draft.read(f"run-{run}")
+        for day in rows[DAY].unique().sort():
+            split = task.splits[day]
+            raw = rows.filter(pl.col(DAY) == day)
+            encoded = encode(raw, past, spec, encoders)
+            for feature in _with_vocabulary(spec):
+                shown, unknown = _coverage(raw, encoded, feature, spec)
+                ids[day][feature] = ids[day].get(feature, 0) + shown
+                outside[day][feature] = outside[day].get(feature, 0) + unknown
+            if split == "train":
+                baselines.append(label_counts(encoded, spec))
+                encoded = thin(encoded)
+            path = f"split={split}/date={day}/part-{unit.partition:04d}-{run:03d}-{task.results.key[:8]}.parquet"
+            if encoded.height:
+                files.append(_write(task.store, path, split, day, encoded.select(sample_columns(spec))))
+    task.results.write("baselines", pl.concat([pl.DataFrame(schema=LABEL_COUNTS), *baselines]))
+    return Encoded(files=files, ids=ids, outside=outside)
+
+
+def thin(samples: pl.DataFrame) -> pl.DataFrame:
+    """Down-samples: a row is kept if the hash of its sample id says so, and then stands for 1 / share rows.
+
+    The draw depends on the sample id alone, so a later build keeps the same rows.
+    """
+    if (samples[KEEP] == 1).all():
+        return samples
+    drawn = mixed_hash(samples[SAMPLE_ID]) / np.float64(2**64)
+    kept = samples.filter(pl.Series(drawn) < samples[KEEP])
+    return kept.with_columns((pl.col(WEIGHT) / pl.col(KEEP)).cast(pl.Float32).alias(WEIGHT))
+
+
+def _with_vocabulary(spec: Spec) -> list[str]:
+    return [name for name, f in spec.sparse_features.items() if isinstance(spec.tables[f.table], VocabTable)]
+
+
+def _coverage(raw: pl.DataFrame, encoded: pl.DataFrame, feature: str, spec: Spec) -> tuple[int, int]:
+    """Values of a feature, and how many of them have index 0."""
+    column = feature_column(feature)
+    if isinstance(spec.features[feature], IdFeature):
+        missing = raw[column].null_count()
+        return raw.height - missing, int((encoded[column] == 0).sum()) - missing
+    values = encoded[column].explode(empty_as_null=False)
+    return len(values), int((values == 0).sum())
+
+
+def _write(store: Folder, path: str, split: SplitName, day: date, samples: pl.DataFrame) -> SampleFile:
+    buffer = io.BytesIO()
+    samples.write_parquet(buffer, row_group_size=ROWS_PER_GROUP, compression="zstd", compression_level=1)
+    content = buffer.getvalue()
+    size = store.write(path, content)
+    digest = hashlib.sha256(content).hexdigest()
+    return SampleFile(path=path, split=split, date=str(day), rows=samples.height, bytes=size, sha256=digest)

@@ -1,0 +1,99 @@
+"""Sixth stage: vocabularies, quantiles and normalisers, from what the drafts of the training days tell."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+
+from pipeline.manifest import Normaliser
+from pipeline.samples.checker import DAY
+from pipeline.samples.encoding import Encoders, fit_normalisers, fit_quantiles, fit_vocabulary
+from pipeline.samples.stages.feature import Draft, Drafted
+from pipeline.samples.tallies import COUNT, VALUE
+from pipeline.samples.work import Done, Receipt, Results, content_digest, key_of, results
+from pipeline.spec import QuantileTable, Spec, VocabTable
+from pipeline.storage import Folder
+
+NORMALISERS = "_normalisers"  # beside the names of tables, which begin with a letter
+
+
+class Learned(Receipt):
+    """A digest of a vocabulary, the boundaries of a table, or normalisers by feature."""
+
+    digest: str
+    boundaries: list[float] | None = None
+    normalisers: dict[str, Normaliser] | None = None
+
+
+@dataclass(frozen=True)
+class LearnTask:
+    """What to learn, a table's encoding or all normalisers, and from what."""
+
+    store: Folder
+    spec: Spec
+    name: str
+    drafts: tuple[Results, ...]
+    days: tuple[date, ...]
+
+    @property
+    def results(self) -> Results:
+        table = self.spec.tables.get(self.name)
+        how = table.model_dump(mode="json", exclude={"dim", "pooling"}) if table else self.spec.standardised
+        key = key_of("learn", how, sorted(draft.key for draft in self.drafts), self.days)
+        return results(self.store, "learned", self.name, key)
+
+
+def learn_tasks(store: Folder, spec: Spec, drafts: list[Done[Draft, Drafted]], train: set[date]) -> list[LearnTask]:
+    """A task for every table that is learned, and one for the normalisers."""
+    of_train = tuple(draft.task.results for draft in drafts if train & draft.receipt.days.keys())
+    names = [name for name, table in spec.tables.items() if isinstance(table, VocabTable | QuantileTable)]
+    return [LearnTask(store, spec, name, of_train, tuple(sorted(train))) for name in [*names, NORMALISERS]]
+
+
+def learn(task: LearnTask) -> Done[LearnTask, Learned]:
+    """Learns one table, or the normalisers."""
+    return task.results.once(task, Learned, lambda: _learn(task))
+
+
+def _learn(task: LearnTask) -> Learned:
+    table = task.spec.tables.get(task.name)
+    match table:
+        case VocabTable():
+            vocabulary = fit_vocabulary(_counts(task), table)
+            task.results.write("vocabulary", vocabulary)
+            return Learned(digest=content_digest(vocabulary))
+        case QuantileTable():
+            boundaries = fit_quantiles(_counts(task), table)
+            return Learned(digest=key_of(boundaries), boundaries=boundaries)
+        case _:
+            normalisers = fit_normalisers(pl.concat(_read(task, "sums")), task.spec)
+            digest = key_of({name: norm.model_dump() for name, norm in normalisers.items()})
+            return Learned(digest=digest, normalisers=normalisers)
+
+
+def _read(task: LearnTask, name: str) -> Iterator[pl.DataFrame]:
+    for draft in task.drafts:
+        yield draft.read(name).filter(pl.col(DAY).is_in(task.days))
+
+
+def _counts(task: LearnTask) -> pl.DataFrame:
+    """Value and count over the training days, one draft after the other: memory is that of the different values."""
+    total: pl.DataFrame | None = None
+    for counts in _read(task, f"values-{task.name}"):
+        both = counts.select(VALUE, COUNT) if total is None else pl.concat([total, counts.select(VALUE, COUNT)])
+        total = both.group_by(VALUE).agg(pl.col(COUNT).sum())
+    assert total is not None
+    return total
+
+
+def read_encoders(learned: list[Done[LearnTask, Learned]]) -> Encoders:
+    """All that was learned."""
+    boundaries = {done.task.name: done.receipt.boundaries for done in learned if done.receipt.boundaries is not None}
+    normalisers = [done.receipt.normalisers for done in learned if done.receipt.normalisers is not None]
+    vocabularies = {
+        done.task.name: done.task.results.read("vocabulary")
+        for done in learned
+        if isinstance(done.task.spec.tables.get(done.task.name), VocabTable)
+    }
+    return Encoders(vocabularies, boundaries, normalisers[0])

@@ -1,0 +1,65 @@
+"""Second stage: the profiles, each key (or key and beginning of validity) once."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipeline.raw.reading import REJECTED
+from pipeline.samples.attribution import drop_repeats
+from pipeline.samples.stages.deal import count_reasons
+from pipeline.samples.stages.pieces import Pieces, read_pieces
+from pipeline.samples.work import Done, Receipt, Results, key_of, results
+from pipeline.spec import Profile
+from pipeline.storage import Folder
+
+
+class Prepared(Receipt):
+    """What became of the rows of a profile."""
+
+    duplicates: int
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ProfileTask:
+    """The rows of a profile: all, or those of the users of a partition."""
+
+    store: Folder
+    name: str
+    profile: Profile
+    pieces: Pieces
+
+    @property
+    def key(self) -> str:
+        return key_of(self.profile.key, self.profile.valid_from, [piece.key for piece in self.pieces])
+
+    @property
+    def results(self) -> Results:
+        return results(self.store, "profiles", self.name, self.key)
+
+
+def prepare_profile(task: ProfileTask) -> Done[ProfileTask, Prepared]:
+    """Drops copies, and rejects rows that repeat a key with other content; files count in the order of their names."""
+
+    def prepare() -> Prepared:
+        rows = read_pieces(task.pieces, task.profile)
+        unique = [column for column in (task.profile.key, task.profile.valid_from) if column]
+        distinct = drop_repeats(rows, unique)
+        kept, repeats = reject_repeats(distinct, unique, task.name)
+        task.results.write("rows", kept)
+        task.results.write("rejected", repeats)
+        return Prepared(duplicates=rows.height - distinct.height, rejected=count_reasons(repeats))
+
+    return task.results.once(task, Prepared, prepare)
+
+
+def reject_repeats(rows: pl.DataFrame, unique: list[str], table: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The first row of each value of `unique`, and the others as rejected rows."""
+    first = rows.select(pl.struct(unique).is_first_distinct()).to_series()
+    repeats = rows.filter(~first).select(
+        table=pl.lit(table),
+        file=pl.lit(None, pl.String),
+        reason=pl.lit(f"repeats the {', '.join(unique)} of another row"),
+        record=pl.struct(pl.all()).struct.json_encode(),
+    )
+    return (rows.filter(first), repeats) if len(repeats) else (rows, pl.DataFrame(schema=REJECTED))

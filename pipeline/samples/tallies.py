@@ -1,0 +1,220 @@
+"""What learning and the data report need to know of many samples, in forms that add up.
+
+Counts are whole numbers and sums of labels are decimals, so they come out the same however the rows were divided. Sums
+of features are floats, whose last digits depend on the order of adding: they are kept by slot of the users' hash (see
+stages/deal.py), within which rows have one order, and added up over slots in the order of the slots.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from pipeline.samples.checker import DAY
+from pipeline.samples.counters import EXACT
+from pipeline.samples.features import start_column
+from pipeline.samples.hashing import mixed_hash
+from pipeline.samples.history import Stretches, stretch
+from pipeline.samples.labels import learned_rows
+from pipeline.spec import (
+    HashTable,
+    HistoryFeature,
+    IdFeature,
+    IdListFeature,
+    QuantileTable,
+    Spec,
+    VocabTable,
+    feature_column,
+    label_column,
+    mask_column,
+    scene_column,
+)
+
+ZERO, NOTHING = pl.lit(0), pl.lit(None, pl.Float64)
+SKETCH = 1024  # smallest hashes kept of a table's ids: enough to estimate their number within 3 %
+SIGNIFICANT_BITS = 16
+VALUE, COUNT, SLOT = "value", "count", "slot and block"
+TALLY = {"what": pl.String(), "scene": pl.String(), "name": pl.String(), "at": pl.Int64(), "rows": pl.Int64(),
+         "sum": EXACT, "min": pl.Float64(), "max": pl.Float64()}  # fmt: skip
+SUMS = {DAY: pl.Date(), SLOT: pl.Int64(), "feature": pl.String(), COUNT: pl.Int64(), "sum": pl.Float64(),
+        "squares": pl.Float64()}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """Of some samples. `values` has per vocab or quantile table how often each value was shown, by day."""
+
+    values: dict[str, pl.DataFrame]
+    sums: pl.DataFrame
+    """Per day, slot and standardised feature: count, sum and sum of squares."""
+    tally: pl.DataFrame
+    """Per day: `rows` (of a scene), `label`s, `missing` values and `length`s of lists; see TALLY."""
+    sketches: dict[str, np.ndarray]
+    """Per hash table the smallest hashes of the ids that it was given."""
+
+
+def tallies(samples: pl.DataFrame, past: Mapping[str, pl.Series], spec: Spec) -> Tallies:
+    """`samples` has the columns of the store, its features not encoded, `day` and SLOT; `past` is by history."""
+    return Tallies(
+        values=_values(samples, past, spec),
+        sums=_sums(samples, spec),
+        tally=pl.concat([*_rows(samples, spec), *_labels(samples, spec), *_features(samples, spec)]),
+        sketches=_sketches(samples, spec),
+    )
+
+
+def merge(parts: list[Tallies]) -> Tallies:
+    """Tallies of different rows, added up."""
+    return Tallies(
+        values={name: add_values([part.values[name] for part in parts]) for name in parts[0].values},
+        sums=pl.concat([part.sums for part in parts]),
+        tally=add_tallies([part.tally for part in parts]),
+        sketches={name: smallest([part.sketches[name] for part in parts]) for name in parts[0].sketches},
+    )
+
+
+def add_values(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(parts).group_by(DAY, VALUE).agg(pl.col(COUNT).sum())
+
+
+def add_tallies(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    by = [DAY, "what", "scene", "name", "at"]
+    sums = (pl.col("rows").sum(), pl.col("sum").sum(), pl.col("min").min(), pl.col("max").max())
+    return pl.concat(parts).group_by(by).agg(sums)
+
+
+def _values(samples: pl.DataFrame, past: Mapping[str, pl.Series], spec: Spec) -> dict[str, pl.DataFrame]:
+    found: dict[str, list[pl.DataFrame]] = {}
+    for name, feature in spec.sparse_features.items():
+        table, column = spec.tables[feature.table], samples[feature_column(name)]
+        if isinstance(table, QuantileTable):
+            column = significant(column.cast(pl.Float64))
+        elif not isinstance(table, VocabTable):
+            continue
+        if isinstance(feature, HistoryFeature):
+            if not _shows_something_new(feature, spec):
+                continue
+            starts = samples[start_column(name)].to_numpy()
+            column = stretch(past[name], Stretches(starts, column.to_numpy()))
+        shown = samples.select(DAY, column.alias(VALUE)).lazy()
+        if not isinstance(feature, IdFeature):
+            shown = shown.explode(VALUE)
+        counts = shown.drop_nulls().group_by(DAY, VALUE).agg(pl.len().cast(pl.Int64).alias(COUNT)).collect()
+        found.setdefault(feature.table, []).append(counts)
+    return {name: add_values(parts) for name, parts in found.items()}
+
+
+def _shows_something_new(history: HistoryFeature, spec: Spec) -> bool:
+    """Ids count where they were shown: a history that repeats the ids of another feature is not counted again."""
+    others = {name: f for name, f in spec.sparse_features.items() if f.table == history.table}
+    return history.of not in {f.source or n for n, f in others.items() if not isinstance(f, HistoryFeature)}
+
+
+def significant(values: pl.Series) -> pl.Series:
+    """Numbers rounded to SIGNIFICANT_BITS, of which there are so few that each can be counted; null if not finite."""
+    mantissa, exponent = np.frexp(values.fill_null(np.nan).to_numpy())
+    with np.errstate(invalid="ignore"):
+        rounded = np.ldexp(np.rint(mantissa * 2**SIGNIFICANT_BITS), exponent - SIGNIFICANT_BITS)
+    return pl.Series(values.name, np.where(np.isfinite(rounded), rounded, np.nan)).fill_nan(None)
+
+
+def _sums(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
+    standardised = spec.standardised
+    slots, slot = np.unique(samples[SLOT].to_numpy(), return_inverse=True)
+    parts = []
+    for day, rows in _by_day(samples.select(DAY, *map(feature_column, standardised)).with_row_index("row")):
+        of_row = slot[rows["row"].to_numpy()]
+        for name in standardised:
+            values = rows[feature_column(name)].fill_null(np.nan).to_numpy()
+            there = ~np.isnan(values)
+            at, values = of_row[there], values[there]
+            # bincount adds one value after the other, which is the point: see the module's docstring.
+            sums = (
+                np.bincount(at, weights=weights, minlength=len(slots)) for weights in (None, values, values * values)
+            )
+            columns = dict(zip((COUNT, "sum", "squares"), sums, strict=True))
+            constant = {DAY: day, "feature": name}
+            part = pl.DataFrame({SLOT: slots, **columns}).with_columns(pl.lit(v).alias(c) for c, v in constant.items())
+            parts.append(part.select(pl.col(column).cast(type_) for column, type_ in SUMS.items()))
+    return pl.concat([pl.DataFrame(schema=SUMS), *parts])
+
+
+def _by_day(samples: pl.DataFrame) -> Iterable[tuple[date, pl.DataFrame]]:
+    """Nearly always the rows of one partition and local day are filed under one day."""
+    days = samples[DAY].unique(maintain_order=True).to_list()
+    return [(day, samples if len(days) == 1 else samples.filter(pl.col(DAY) == day)) for day in days]
+
+
+def _tally(
+    rows: pl.LazyFrame, what: str, name: str, scene: str | None = None, *, at: pl.Expr = ZERO, label: pl.Expr = NOTHING
+) -> pl.DataFrame:
+    given = {"rows": pl.len(), "sum": label.cast(EXACT).sum(), "min": label.min(), "max": label.max()}
+    grouped = rows.group_by(DAY, at.cast(pl.Int64).alias("at")).agg(**{c: e.cast(TALLY[c]) for c, e in given.items()})
+    return grouped.select(
+        DAY, what=pl.lit(what), scene=pl.lit(scene, pl.String), name=pl.lit(name), at="at",
+        rows="rows", sum="sum", min="min", max="max",
+    ).collect()  # fmt: skip
+
+
+def _rows(samples: pl.DataFrame, spec: Spec) -> Iterable[pl.DataFrame]:
+    rows = samples.lazy()
+    yield _tally(rows, "rows", "")
+    for scene in spec.scenes:
+        yield _tally(rows.filter(scene_column(scene)), "rows", "", scene)
+
+
+def _labels(samples: pl.DataFrame, spec: Spec) -> Iterable[pl.DataFrame]:
+    """Labels where a scene learns them, by scene and over all such scenes."""
+    for name in spec.objectives:
+        label = pl.col(label_column(name)).cast(pl.Float64)
+        rows = samples.lazy().select(DAY, label_column(name), mask_column(name), *map(scene_column, spec.scenes))
+        yield _tally(rows.filter(learned_rows(spec, name)), "label", name, label=label)
+        for scene, declared in spec.scenes.items():
+            if name in declared.weights:
+                inside = pl.col(scene_column(scene)) & pl.col(mask_column(name))
+                yield _tally(rows.filter(inside), "label", name, scene, label=label)
+
+
+def _features(samples: pl.DataFrame, spec: Spec) -> Iterable[pl.DataFrame]:
+    for name, feature in spec.features.items():
+        column = feature_column(name)
+        rows = samples.lazy().select(DAY, column)
+        if isinstance(feature, IdListFeature | HistoryFeature):
+            # A history is here the length that it will have.
+            length = pl.col(column).list.len().fill_null(0) if isinstance(feature, IdListFeature) else pl.col(column)
+            yield _tally(rows, "length", name, at=length)
+            missing = length == 0
+        else:
+            missing = pl.col(column).is_null()
+        yield _tally(rows.filter(missing), "missing", name)
+
+
+def _sketches(samples: pl.DataFrame, spec: Spec) -> dict[str, np.ndarray]:
+    found = {}
+    for name, table in spec.tables.items():
+        if isinstance(table, HashTable):
+            columns = [
+                samples[feature_column(f)].explode()
+                if isinstance(feature, IdListFeature)
+                else samples[feature_column(f)]
+                for f, feature in spec.sparse_features.items()
+                if feature.table == name and not isinstance(feature, HistoryFeature)
+            ]
+            ids = [column.drop_nulls().unique().cast(pl.String) for column in columns]
+            found[name] = smallest([mixed_hash(pl.concat(ids).unique())]) if ids else np.array([], np.uint64)
+    return found
+
+
+def smallest(hashes: Iterable[np.ndarray]) -> np.ndarray:
+    """The SKETCH smallest different hashes."""
+    kept: np.ndarray = np.unique(np.concatenate([np.array([], np.uint64), *hashes]))[:SKETCH]
+    return kept
+
+
+def distinct_ids(sketch: np.ndarray) -> int:
+    """The number of ids from their smallest hashes: k - 1 of them lie below the k-th (Bar-Yossef et al., 2002)."""
+    if len(sketch) < SKETCH:
+        return len(sketch)
+    return round((len(sketch) - 1) / (float(sketch[-1]) / 2**64))

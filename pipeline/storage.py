@@ -1,0 +1,170 @@
+"""Folders of files, on this machine or in an object store: listed, read, and written whole or not at all.
+
+A place is a path, or an address such as `s3://bucket/logs` that Arrow opens itself; others (`memory://`, `abfs://`)
+go through fsspec, if that is installed.
+"""
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from pipeline.errors import StrataError
+
+ASIDE = ".aside-"  # begins the name of a file that is being written; a killed process leaves some behind
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file below a folder: its name relative to it, bytes, and when it was written (ns since the epoch)."""
+
+    name: str
+    size: int
+    written_ns: int
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder, which need not exist yet. Names of files are relative to it, with slashes."""
+
+    filesystem: pafs.FileSystem
+    path: str
+
+    @classmethod
+    def at(cls, place: str | Path) -> "Folder":
+        """Raises StrataError if nothing installed can open the address."""
+        if "://" not in str(place):
+            return cls(pafs.LocalFileSystem(), str(Path(place).absolute()))
+        try:
+            return cls(*pafs.FileSystem.from_uri(str(place)))
+        except (pa.ArrowInvalid, OSError, ValueError) as error:
+            return cls(*_by_fsspec(str(place), error))
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(self.filesystem, f"{self.path}/{name}")
+
+    def __str__(self) -> str:
+        return self.path if self.is_local else f"{self.filesystem.type_name}://{self.path}"
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def exists(self, name: str = "") -> bool:
+        info = self.filesystem.get_file_info(self._path(name))
+        return bool(info.type != pafs.FileType.NotFound)
+
+    def files(self) -> list[FileInfo]:
+        """All files below the folder, in the order of their names; none if it does not exist."""
+        selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
+        found = [info for info in self.filesystem.get_file_info(selector) if info.is_file]
+        names = [os.path.relpath(info.path, self.path) for info in found]
+        listed = [FileInfo(name, info.size, info.mtime_ns or 0) for name, info in zip(names, found, strict=True)]
+        return sorted((file for file in listed if ASIDE not in file.name), key=lambda file: file.name)
+
+    def stat(self, name: str) -> FileInfo | None:
+        """The file as it is now, or None if there is none."""
+        info = self.filesystem.get_file_info(self._path(name))
+        return FileInfo(name, info.size, info.mtime_ns or 0) if info.is_file else None
+
+    def read(self, name: str) -> bytes:
+        with self.filesystem.open_input_file(self._path(name)) as file:
+            content: bytes = file.read()
+        return content
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[Any]:
+        """The file for random access; on this machine it is mapped into memory."""
+        path = self._path(name)
+        with pa.memory_map(path) if self.is_local else self.filesystem.open_input_file(path) as file:
+            yield file
+
+    @contextmanager
+    def on_this_machine(self, name: str) -> Iterator[Path]:
+        """A path of the file for a reader that needs one: the file itself, or a copy for the time of the block."""
+        if self.is_local:
+            yield Path(self._path(name))
+            return
+        with tempfile.TemporaryDirectory(prefix="strata-") as folder:
+            copy = Path(folder) / os.path.basename(name)
+            pafs.copy_files(self._path(name), str(copy), source_filesystem=self.filesystem,
+                            destination_filesystem=pafs.LocalFileSystem())  # fmt: skip
+            yield copy
+
+    def write(self, name: str, put: Callable[[IO[bytes]], object] | bytes) -> int:
+        """Writes a file so that a reader finds the whole of it or nothing, and returns its size in bytes.
+
+        `put` fills an open file. On this machine the file is written aside, flushed to the disk, and renamed over one
+        already there; an object store shows an object only once it is whole.
+        Raises StrataError if the disk is full or the folder cannot be written.
+        """
+        fill = put if callable(put) else lambda file: file.write(put)
+        path = self._path(name)
+        try:
+            if not self.is_local:
+                with self.filesystem.open_output_stream(path) as stream:
+                    fill(stream)
+                    return int(stream.tell())
+            folder = os.path.dirname(path)
+            os.makedirs(folder, exist_ok=True)
+            aside = f"{folder}/{ASIDE}{os.getpid()}-{os.path.basename(path)}"
+            try:
+                with open(aside, "wb") as file:
+                    fill(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    size = file.tell()
+                os.replace(aside, path)
+            except BaseException:
+                Path(aside).unlink(missing_ok=True)
+                raise
+            _flush_folder(folder)  # the rename itself must survive a power cut
+            return size
+        except OSError as error:
+            reason = "the disk is full" if error.errno in FULL else f"cannot be written ({error.strerror or error})"
+            fix = "free some space and run the same command again: what is finished is kept"
+            raise StrataError(reason, where=path, fix=fix) from error
+
+    def delete(self, names: list[str]) -> None:
+        """Deletes files, and on this machine the folders that this leaves empty."""
+        for name in names:
+            self.filesystem.delete_file(self._path(name))
+        if self.is_local:
+            for folder in sorted({os.path.dirname(self._path(name)) for name in names}, key=len, reverse=True):
+                while folder != self.path and not os.listdir(folder):
+                    os.rmdir(folder)
+                    folder = os.path.dirname(folder)
+
+    def _path(self, name: str) -> str:
+        return f"{self.path}/{name}" if name else self.path
+
+
+def _by_fsspec(place: str, error: Exception) -> tuple[pafs.FileSystem, str]:
+    try:
+        import fsspec
+    except ImportError:
+        raise StrataError(
+            f"cannot be opened ({error})", where=place, fix="correct the address, or install fsspec"
+        ) from None
+    try:
+        filesystem, path = fsspec.core.url_to_fs(place)
+    except (ImportError, ValueError) as problem:
+        raise StrataError(f"cannot be opened ({problem})", where=place, fix="correct the address, or install what it "
+                          "names") from None  # fmt: skip
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+
+def _flush_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
