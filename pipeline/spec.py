@@ -205,7 +205,8 @@ class DenseFeature(_Part):
     normalise: tuple[Literal["log1p", "standardise"], ...] = ("standardise",)
 
 
-AnyFeature = Annotated[IdFeature | IdListFeature | HistoryFeature | DenseFeature, Field(discriminator="kind")]
+SparseFeature = IdFeature | IdListFeature | HistoryFeature
+AnyFeature = Annotated[SparseFeature | DenseFeature, Field(discriminator="kind")]
 
 
 # --------------------------------------------------------------------------------- objectives and scenes
@@ -295,7 +296,7 @@ class Spec(_Part):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @property
-    def sparse_features(self) -> dict[str, IdFeature | IdListFeature | HistoryFeature]:
+    def sparse_features(self) -> dict[str, SparseFeature]:
         return {name: f for name, f in self.features.items() if not isinstance(f, DenseFeature)}
 
     @property

@@ -7,9 +7,11 @@ from typing import Any
 
 from pipeline.atomic import replace_file
 from pipeline.evaluation.measure import Metrics
-from pipeline.evaluation.page import render
 from pipeline.evaluation.tables import TITLES, Cell, Table, tables
+from pipeline.page.render import render
 from pipeline.spec import Spec
+
+TEMPLATE = Path(__file__).parent / "templates" / "comparison.html"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def write_comparison(
     runs, differences = compared["runs"], compared["differences"]
     overall = _comparisons(spec, runs, differences)
     page = render(
-        "comparison.html",
+        TEMPLATE,
         spec=spec,
         metrics=runs[compared["reference"]],
         reference=compared["reference"],

@@ -1,40 +1,13 @@
-"""The plots of the report, each a string of inline SVG whose text is text, in the font of the page."""
+"""The plots of the report, each a string of inline SVG."""
 
-import io
-from collections.abc import Callable
-from typing import Any
-
-import matplotlib as mpl
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
-from matplotlib.typing import RcKeyType
 
-BLUE, ORANGE, GREY, INK = "#1f5fa8", "#d9731a", "#9aa3ad", "#2b333c"
+from pipeline.page.drawing import BLUE, GREY, INK, ORANGE, percent, svg
+
 POINTS = 200  # of a curve: more cannot be seen, and each is kept in the page
-
-STYLE: dict[RcKeyType, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "strata",  # the same figures give the same page
-    "font.family": "DejaVu Sans",  # comes with matplotlib and is wide: the page's own font then fits as well
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e8ebee",
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
 
 
 def reliability(groups: pl.DataFrame) -> str:
@@ -51,7 +24,7 @@ def reliability(groups: pl.DataFrame) -> str:
         axes.set_title("Reliability")
         axes.legend(loc="upper left")
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def _wilson(positives: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,14 +49,14 @@ def prediction_distribution(bins: pl.DataFrame) -> str:
             chances = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99]
         axes.xaxis.set_major_locator(FixedLocator([float(np.log(p / (1 - p))) for p in chances]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 / (1 + np.exp(-x)):.4g} %"))
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.yaxis.set_major_formatter(FuncFormatter(percent))
         axes.set(
             xlim=(edges[0], edges[-1]), xlabel="predicted probability (scaled by its odds)", ylabel="share of rows"
         )
         axes.set_title("Predictions by outcome")
         _room_for_legend(axes)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def predicted_and_actual(groups: pl.DataFrame, unit: str) -> str:
@@ -99,7 +72,7 @@ def predicted_and_actual(groups: pl.DataFrame, unit: str) -> str:
         axes.set_title("Predicted and actual")
         axes.legend(loc="upper left")
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def error_distribution(bins: pl.DataFrame, unit: str) -> str:
@@ -110,11 +83,11 @@ def error_distribution(bins: pl.DataFrame, unit: str) -> str:
         axes.stairs(bins["share"].to_numpy(), edges, color=BLUE, fill=True, alpha=0.25)
         axes.stairs(bins["share"].to_numpy(), edges, color=BLUE, linewidth=1.4)
         axes.axvline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.yaxis.set_major_formatter(FuncFormatter(percent))
         axes.set(xlabel=_in_unit("prediction minus label", unit), ylabel="share of rows")
         axes.set_title("Errors")
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def curve(points: pl.DataFrame, title: str) -> str:
@@ -136,11 +109,7 @@ def curve(points: pl.DataFrame, title: str) -> str:
         axes.set_title(title)
         axes.legend(loc="upper right")
 
-    return _svg(draw)
-
-
-def _percent(share: float, _: float) -> str:
-    return f"{100 * share:.3g} %"
+    return svg(draw)
 
 
 def _in_unit(quantity: str, unit: str) -> str:
@@ -150,15 +119,3 @@ def _in_unit(quantity: str, unit: str) -> str:
 def _room_for_legend(axes: Axes) -> None:
     axes.set_ylim(0, axes.get_ylim()[1] * 1.2)
     axes.legend(loc="upper left", ncols=2)
-
-
-def _svg(draw: Callable[[Axes], None]) -> str:
-    """Draws one pair of axes and cuts the SVG out of the XML document around it."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 3.1), layout="constrained")
-        draw(figure.subplots())
-        document = io.StringIO()
-        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(document, format="svg", transparent=True, metadata=no_metadata)
-    text = document.getvalue()
-    return text[text.index("<svg") :]

@@ -12,11 +12,13 @@ from markupsafe import Markup
 from pipeline.atomic import replace_file
 from pipeline.evaluation import bins, plots
 from pipeline.evaluation.measure import MIN_ROWS, Metrics
-from pipeline.evaluation.page import render
 from pipeline.evaluation.predictions import objective_rows
-from pipeline.evaluation.tables import COLUMNS, count, tables
+from pipeline.evaluation.tables import COLUMNS, tables
+from pipeline.page.figures import count
+from pipeline.page.render import render
 from pipeline.spec import RegressionObjective, Spec
 
+TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 RELIABILITY = "Rows in ten groups by prediction: on the dashed line, what was predicted is what happened."
 OUTCOMES = "The further apart the two outlines, the better the model tells the outcomes apart."
 MEANS = "Rows in ten groups by prediction: how near are the two means?"
@@ -49,7 +51,7 @@ def write_report(
     """
     kinds = {objective.kind for objective in spec.objectives.values()}
     page = render(
-        "report.html",
+        TEMPLATE,
         spec=spec,
         metrics=metrics,
         context={name: count(value) if isinstance(value, int) else value for name, value in context.items()},

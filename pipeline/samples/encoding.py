@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from pipeline.manifest import Normaliser
 from pipeline.samples.checker import DAY
-from pipeline.samples.features import start_column
+from pipeline.samples.features import split_list, start_column
 from pipeline.samples.hashing import hash_index
-from pipeline.samples.history import Stretches, list_series, stretch
+from pipeline.samples.history import Stretches, flatten, list_series, stretch
 from pipeline.samples.labels import learned_rows
 from pipeline.samples.tallies import COUNT, SLOT, VALUE, significant
 from pipeline.spec import (
@@ -99,8 +98,13 @@ def encode(samples: pl.DataFrame, past: Mapping[str, pl.Series], spec: Spec, enc
             stretches = Stretches(samples[start_column(name)].to_numpy(), raw.to_numpy())
             encoded = stretch(index(past[name], feature.table, table, encoders), stretches)
         else:
-            values, offsets = _flatten(raw)
-            encoded = list_series(index(values, feature.table, table, encoders), offsets)
+            # Texts repeat: each different one is split and encoded once.
+            texts = raw.unique()
+            values, offsets = flatten(split_list(texts, feature))
+            lists = list_series(index(values, feature.table, table, encoders), offsets)
+            of_text = pl.DataFrame({VALUE: texts, "list": lists})
+            asked = raw.alias(VALUE).to_frame()
+            encoded = asked.join(of_text, on=VALUE, how="left", nulls_equal=True, maintain_order="left")["list"]
         columns.append(encoded.alias(feature_column(name)))
     for name in spec.dense_features:
         norm = encoders.normalisers.get(name, Normaliser(mean=0.0, std=1.0))
@@ -128,14 +132,6 @@ def _between(numbers: pl.Series, boundaries: list[float]) -> pl.Series:
     given = numbers.fill_null(np.nan).to_numpy()
     bucket = 1 + np.searchsorted(np.array(boundaries), given, side="right")
     return pl.Series(np.where(np.isnan(given), 0, bucket).astype(np.int32))
-
-
-def _flatten(lists: pl.Series) -> tuple[pl.Series, np.ndarray]:
-    """The values of a list column and its n + 1 offsets; a null is an empty list."""
-    lengths = lists.list.len().fill_null(0).to_numpy()
-    arrow = lists.to_arrow()
-    assert isinstance(arrow, pa.LargeListArray)
-    return pl.Series(lists.name, arrow.flatten()), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def label_counts(train: pl.DataFrame, spec: Spec) -> pl.DataFrame:

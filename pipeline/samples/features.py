@@ -11,9 +11,10 @@ from pipeline.spec import DenseFeature, HistoryFeature, IdFeature, IdListFeature
 
 
 def append_features(samples: pl.LazyFrame, stretches: Mapping[str, Stretches], spec: Spec) -> pl.LazyFrame:
-    """Adds `feature_<name>` for every feature: an id, a list of ids, or a number (float64, after log1p).
+    """Adds `feature_<name>` for every feature: an id, or a number (float64, after log1p).
 
-    Of a history, the length of its stretch of past values, and as `start_<name>` where it starts.
+    Of an id_list, the text that it is split from; of a history, the length of its stretch of past values, and as
+    `start_<name>` where it starts. Lists are made when samples are written: until then they would cost the most.
     """
     columns: list[pl.Expr | pl.Series] = []
     for name, feature in spec.features.items():
@@ -38,16 +39,17 @@ def past_values(events: pl.DataFrame, feature: HistoryFeature, user: str) -> pl.
 
 
 def value_of(name: str, feature: IdFeature | IdListFeature | DenseFeature) -> pl.Expr:
-    """A feature's value, by its source expression; the elements of a list without spaces and empty ones."""
+    """A feature's value, by its source expression."""
     value = parse(feature.source or name)
-    match feature:
-        case IdFeature():
-            return value
-        case IdListFeature():
-            items = value.str.split(feature.separator).list.eval(pl.element().str.strip_chars())
-            return items.list.eval(pl.element().filter(pl.element() != "")).list.head(feature.max_length)
-        case DenseFeature():
-            number = value.cast(pl.Float64)
-            finite = pl.when(number.is_finite()).then(number)
-            # log1p continued as an odd function, so that a negative number has a value as well.
-            return finite.abs().log1p() * finite.sign() if "log1p" in feature.normalise else finite
+    if not isinstance(feature, DenseFeature):
+        return value
+    number = value.cast(pl.Float64)
+    finite = pl.when(number.is_finite()).then(number)
+    # log1p continued as an odd function, so that a negative number has a value as well.
+    return finite.abs().log1p() * finite.sign() if "log1p" in feature.normalise else finite
+
+
+def split_list(texts: pl.Series, feature: IdListFeature) -> pl.Series:
+    """The elements of each text without spaces and empty ones; an empty list for a null."""
+    items = texts.fill_null("").str.split(feature.separator).list.eval(pl.element().str.strip_chars())
+    return items.list.eval(pl.element().filter(pl.element() != "")).list.head(feature.max_length)

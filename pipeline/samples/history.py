@@ -77,3 +77,11 @@ def stretch(values: pl.Series, stretches: Stretches) -> pl.Series:
 def list_series(values: pl.Series, offsets: np.ndarray) -> pl.Series:
     """A list column from its flat values and n + 1 offsets."""
     return pl.Series(pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values.to_arrow())))
+
+
+def flatten(lists: pl.Series) -> tuple[pl.Series, np.ndarray]:
+    """The values of a list column and its n + 1 offsets; a null is an empty list."""
+    lengths = lists.list.len().fill_null(0).to_numpy()
+    arrow = lists.to_arrow()
+    assert isinstance(arrow, pa.LargeListArray)
+    return pl.Series(lists.name, arrow.flatten()), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

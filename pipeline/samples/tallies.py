@@ -14,7 +14,7 @@ import polars as pl
 
 from pipeline.samples.checker import DAY
 from pipeline.samples.counters import EXACT
-from pipeline.samples.features import start_column
+from pipeline.samples.features import split_list, start_column
 from pipeline.samples.hashing import mixed_hash
 from pipeline.samples.history import Stretches, stretch
 from pipeline.samples.labels import learned_rows
@@ -24,6 +24,7 @@ from pipeline.spec import (
     IdFeature,
     IdListFeature,
     QuantileTable,
+    SparseFeature,
     Spec,
     VocabTable,
     feature_column,
@@ -32,7 +33,6 @@ from pipeline.spec import (
     scene_column,
 )
 
-ZERO, NOTHING = pl.lit(0), pl.lit(None, pl.Float64)
 SKETCH = 1024  # smallest hashes kept of a table's ids: enough to estimate their number within 3 %
 SIGNIFICANT_BITS = 16
 VALUE, COUNT, SLOT = "value", "count", "slot and block"
@@ -60,7 +60,7 @@ def tallies(samples: pl.DataFrame, past: Mapping[str, pl.Series], spec: Spec) ->
     return Tallies(
         values=_values(samples, past, spec),
         sums=_sums(samples, spec),
-        tally=pl.concat([*_rows(samples, spec), *_labels(samples, spec), *_features(samples, spec)]),
+        tally=_tally(samples, spec),
         sketches=_sketches(samples, spec),
     )
 
@@ -98,10 +98,13 @@ def _values(samples: pl.DataFrame, past: Mapping[str, pl.Series], spec: Spec) ->
                 continue
             starts = samples[start_column(name)].to_numpy()
             column = stretch(past[name], Stretches(starts, column.to_numpy()))
-        shown = samples.select(DAY, column.alias(VALUE)).lazy()
-        if not isinstance(feature, IdFeature):
+        shown = samples.select(DAY, column.alias(VALUE))
+        if isinstance(feature, HistoryFeature):
             shown = shown.explode(VALUE)
-        counts = shown.drop_nulls().group_by(DAY, VALUE).agg(pl.len().cast(pl.Int64).alias(COUNT)).collect()
+        counts = shown.drop_nulls().group_by(DAY, VALUE).agg(pl.len().cast(pl.Int64).alias(COUNT))
+        if isinstance(feature, IdListFeature):
+            lists = counts.with_columns(split_list(counts[VALUE], feature)).explode(VALUE, empty_as_null=False)
+            counts = lists.group_by(DAY, VALUE).agg(pl.col(COUNT).sum())
         found.setdefault(feature.table, []).append(counts)
     return {name: add_values(parts) for name, parts in found.items()}
 
@@ -147,48 +150,64 @@ def _by_day(samples: pl.DataFrame) -> Iterable[tuple[date, pl.DataFrame]]:
     return [(day, samples if len(days) == 1 else samples.filter(pl.col(DAY) == day)) for day in days]
 
 
-def _tally(
-    rows: pl.LazyFrame, what: str, name: str, scene: str | None = None, *, at: pl.Expr = ZERO, label: pl.Expr = NOTHING
-) -> pl.DataFrame:
-    given = {"rows": pl.len(), "sum": label.cast(EXACT).sum(), "min": label.min(), "max": label.max()}
-    grouped = rows.group_by(DAY, at.cast(pl.Int64).alias("at")).agg(**{c: e.cast(TALLY[c]) for c, e in given.items()})
-    return grouped.select(
-        DAY, what=pl.lit(what), scene=pl.lit(scene, pl.String), name=pl.lit(name), at="at",
-        rows="rows", sum="sum", min="min", max="max",
-    ).collect()  # fmt: skip
+def _tally(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
+    parts = [pl.DataFrame(schema={DAY: pl.Date(), **TALLY})]
+    for day, rows in _by_day(samples):
+        lengths = [part for name, feature in spec.sparse_features.items() for part in _lengths(rows, name, feature)]
+        of_day = pl.concat([_counts(rows, spec), *lengths])
+        parts.append(of_day.select(pl.lit(day).alias(DAY), *TALLY))
+    return pl.concat(parts)
 
 
-def _rows(samples: pl.DataFrame, spec: Spec) -> Iterable[pl.DataFrame]:
-    rows = samples.lazy()
-    yield _tally(rows, "rows", "")
+def _counts(rows: pl.DataFrame, spec: Spec) -> pl.DataFrame:
+    """Rows of scenes, labels where a scene learns them, and missing values, in one pass over the rows of a day."""
+    counted: list[dict[str, str | None]] = [{"what": "rows", "scene": None, "name": ""}]
+    masks = [pl.col(DAY).is_not_null()]
     for scene in spec.scenes:
-        yield _tally(rows.filter(scene_column(scene)), "rows", "", scene)
-
-
-def _labels(samples: pl.DataFrame, spec: Spec) -> Iterable[pl.DataFrame]:
-    """Labels where a scene learns them, by scene and over all such scenes."""
+        counted.append({"what": "rows", "scene": scene, "name": ""})
+        masks.append(pl.col(scene_column(scene)))
     for name in spec.objectives:
-        label = pl.col(label_column(name)).cast(pl.Float64)
-        rows = samples.lazy().select(DAY, label_column(name), mask_column(name), *map(scene_column, spec.scenes))
-        yield _tally(rows.filter(learned_rows(spec, name)), "label", name, label=label)
+        counted.append({"what": "label", "scene": None, "name": name})
+        masks.append(learned_rows(spec, name))
         for scene, declared in spec.scenes.items():
             if name in declared.weights:
-                inside = pl.col(scene_column(scene)) & pl.col(mask_column(name))
-                yield _tally(rows.filter(inside), "label", name, scene, label=label)
-
-
-def _features(samples: pl.DataFrame, spec: Spec) -> Iterable[pl.DataFrame]:
+                counted.append({"what": "label", "scene": scene, "name": name})
+                masks.append(pl.col(scene_column(scene)) & pl.col(mask_column(name)))
     for name, feature in spec.features.items():
-        column = feature_column(name)
-        rows = samples.lazy().select(DAY, column)
-        if isinstance(feature, IdListFeature | HistoryFeature):
-            # A history is here the length that it will have.
-            length = pl.col(column).list.len().fill_null(0) if isinstance(feature, IdListFeature) else pl.col(column)
-            yield _tally(rows, "length", name, at=length)
-            missing = length == 0
-        else:
-            missing = pl.col(column).is_null()
-        yield _tally(rows.filter(missing), "missing", name)
+        if not isinstance(feature, IdListFeature):
+            value = pl.col(feature_column(name))
+            counted.append({"what": "missing", "scene": None, "name": name})
+            masks.append(value == 0 if isinstance(feature, HistoryFeature) else value.is_null())
+    columns = []
+    for at, (one, mask) in enumerate(zip(counted, masks, strict=True)):
+        columns.append(mask.sum().cast(pl.Int64).alias(f"rows {at}"))
+        if one["what"] == "label":
+            label = pl.col(label_column(str(one["name"]))).filter(mask).cast(pl.Float64)
+            columns.append(label.cast(EXACT).sum().alias(f"sum {at}"))
+            columns += [label.min().alias(f"min {at}"), label.max().alias(f"max {at}")]
+    found = rows.select(columns).row(0, named=True)
+    values = ({c: found.get(f"{c} {at}") for c in ("rows", "sum", "min", "max")} for at in range(len(counted)))
+    return pl.DataFrame([one | {"at": 0} | of_one for one, of_one in zip(counted, values, strict=True)], schema=TALLY)
+
+
+def _lengths(rows: pl.DataFrame, name: str, feature: SparseFeature) -> list[pl.DataFrame]:
+    """How many rows of a day have a list or history of each length; a list without elements is a missing value."""
+    if isinstance(feature, IdFeature):
+        return []
+    counts = rows.group_by(pl.col(feature_column(name)).alias("at")).agg(pl.len().cast(pl.Int64).alias("rows"))
+    if isinstance(feature, IdListFeature):
+        counts = counts.with_columns(split_list(counts["at"], feature).list.len().alias("at"))
+    counts = counts.group_by(pl.col("at").cast(pl.Int64)).agg(pl.col("rows").sum())
+    parts = [("length", counts)]
+    if isinstance(feature, IdListFeature):
+        parts.append(("missing", counts.filter(pl.col("at") == 0)))
+    constants = {"scene": None, "name": name, "sum": None, "min": None, "max": None}
+    return [
+        part.with_columns(pl.lit(what).alias("what"), *(pl.lit(v).alias(c) for c, v in constants.items())).select(
+            pl.col(column).cast(type_) for column, type_ in TALLY.items()
+        )
+        for what, part in parts
+    ]
 
 
 def _sketches(samples: pl.DataFrame, spec: Spec) -> dict[str, np.ndarray]:

@@ -131,7 +131,8 @@ def _attribute(unit: Unit) -> Attribution:
         outcomes[name], outside[name] = found.events, found.outside_window
         unit.attributed.write(f"events-{name}", found.events)
     unit.attributed.write("impressions", append_outcomes(impressions, outcomes, logs))
-    unit.attributed.write("rejected", repeats)
+    if len(repeats):
+        unit.attributed.write("rejected", repeats)
     return Attribution(
         rows=impressions.height,
         duplicates=duplicates,

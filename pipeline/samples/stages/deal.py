@@ -111,7 +111,8 @@ def _deal(task: DealTask) -> Dealt:
 
     task.results.write_batches("rows", _arrow(pl.DataFrame(schema=schema(task.table))).schema, batches())
     refused = pl.concat(rejected)
-    task.results.write("rejected", refused)
+    if len(refused):
+        task.results.write("rejected", refused)
     return Dealt(rejected=count_reasons(refused), groups=groups)
 
 

@@ -47,7 +47,8 @@ def prepare_profile(task: ProfileTask) -> Done[ProfileTask, Prepared]:
         distinct = drop_repeats(rows, unique)
         kept, repeats = reject_repeats(distinct, unique, task.name)
         task.results.write("rows", kept)
-        task.results.write("rejected", repeats)
+        if len(repeats):
+            task.results.write("rejected", repeats)
         return Prepared(duplicates=rows.height - distinct.height, rejected=count_reasons(repeats))
 
     return task.results.once(task, Prepared, prepare)

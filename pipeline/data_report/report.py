@@ -1,0 +1,95 @@
+"""`data.html`: one page beside the samples that says what is in them, and warns of what may be wrong with them."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from markupsafe import Markup
+
+from pipeline.atomic import replace_file
+from pipeline.data_report import plots, tables
+from pipeline.data_report.findings import Finding, find_traps
+from pipeline.data_report.measures import Measures, measure
+from pipeline.data_report.totals import SPLITS
+from pipeline.manifest import Manifest
+from pipeline.page.figures import count
+from pipeline.page.render import render
+from pipeline.spec import RegressionObjective, Spec
+from pipeline.statistics import Statistics
+
+DATA_REPORT = "data.html"
+TEMPLATE = Path(__file__).parent / "templates" / "data.html"
+
+
+def write_data_report(store: Path, manifest: Manifest, statistics: Statistics) -> list[Finding]:
+    """Writes `data.html` into a finished sample store, whole or not at all; returns what it warns of.
+
+    Its counts are exact; drift and what single features tell of a label come from a sample of the rows (sample.py).
+
+    Raises:
+        LocalError: a file of the store cannot be read.
+    """
+    spec = manifest.spec
+    measures = measure(store, manifest, statistics)
+    findings = find_traps(manifest, statistics, measures)
+    page = render(
+        TEMPLATE,
+        spec=spec,
+        title=store.resolve().name,
+        head=_facts(manifest, measures).items(),
+        warnings=[list(group) for _, group in groupby(findings, key=lambda finding: finding.trap)],
+        day_table=tables.days(spec, statistics),
+        rows_by_day=_rows_by_day(spec, statistics),
+        label_table=tables.labels(spec, measures),
+        labels_by_day=[_label_by_day(spec, statistics, name) for name in spec.objectives],
+        feature_table=tables.features(spec, measures),
+        id_tables=[tables.coverage(spec, measures), tables.embedding_tables(manifest, statistics)],
+        length_table=tables.lengths(spec, measures),
+        length_plots=_length_plots(measures),
+        raw_tables=[tables.raw_rows(manifest), tables.rejections(manifest), tables.events(manifest),
+                    tables.impressions(manifest)],
+    )  # fmt: skip
+    replace_file(store / DATA_REPORT, page)
+    return findings
+
+
+def _facts(manifest: Manifest, measures: Measures) -> dict[str, str]:
+    """What the head of the page says of the store."""
+    facts = {"raw logs": manifest.raw_folder, "built": manifest.created[:16].replace("T", " ")}
+    for split in SPLITS:
+        if manifest.rows(split):
+            kept, built = manifest.rows(split), measures.totals[split].rows
+            thinned = f" of {count(built)}" if kept != built else ""
+            facts[split] = f"{count(kept)}{thinned} rows\n{manifest.period(split)}"
+    return facts
+
+
+def _rows_by_day(spec: Spec, statistics: Statistics) -> Markup:
+    lines = {scene: [day.scenes[scene].rows for day in statistics.days] for scene in spec.scenes}
+    return _by_day("Rows", statistics, {"all scenes": [day.rows for day in statistics.days], **lines}, "rows")
+
+
+def _label_by_day(spec: Spec, statistics: Statistics, name: str) -> Markup:
+    """A line for each scene that learns the objective."""
+    objective = spec.objectives[name]
+    unit = (objective.unit or "mean") if isinstance(objective, RegressionObjective) else None
+    learned = [scene for scene in spec.scenes if name in spec.scenes[scene].weights]
+    lines = {scene: [day.scenes[scene].labels[name].mean for day in statistics.days] for scene in learned}
+    return _by_day(name, statistics, lines, unit)
+
+
+def _by_day(
+    title: str, statistics: Statistics, lines: Mapping[str, Sequence[float | None]], unit: str | None
+) -> Markup:
+    evaluated = [day.date for day in statistics.days if day.split != "train"]
+    return Markup(plots.by_day(title, [day.date for day in statistics.days], lines, evaluated, unit))
+
+
+def _length_plots(measures: Measures) -> list[Markup]:
+    features = dict.fromkeys(feature for split in SPLITS for feature in measures.totals[split].lengths)
+    return [
+        Markup(
+            plots.lengths(feature, {s: measures.totals[s].lengths[feature] for s in SPLITS if measures.totals[s].rows})
+        )
+        for feature in features
+    ]
