@@ -417,10 +417,8 @@ def _check_logs(logs: Logs) -> None:
 
 
 def _check_split(split: Split) -> None:
-    dates = {"valid_from", "test_from"}
-    given = split.model_fields_set
-    _require(not given & dates or given == dates, "split", f"has {', '.join(sorted(given))}",
-             "give valid_from and test_from, or valid_days and test_days")  # fmt: skip
+    _require(bool(split.valid_from) == bool(split.test_from), "split", "has only one of valid_from and test_from",
+             "give both, or valid_days and test_days")  # fmt: skip
     if split.valid_from and split.test_from:
         _require(split.valid_from < split.test_from, "split.test_from", f"{split.test_from} is not after valid_from",
                  "validation comes before the test")  # fmt: skip

@@ -20,8 +20,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batches": {"foundation"},
     "models": {"foundation"},
     "training": {"foundation", "batches", "models"},
-    "evaluation": {"foundation"},
-    "scripts": {"foundation", "raw", "samples", "batches", "models", "training", "evaluation"},
+    "page": {"foundation"},
+    "data_report": {"foundation", "page"},
+    "evaluation": {"foundation", "page"},
+    "scripts": {"foundation", "raw", "samples", "data_report", "batches", "models", "training", "evaluation"},
 }
 TORCH = {"torch", "torchrec", "fbgemm_gpu", "tensordict", "torchmetrics"}
 POLARS = {"polars"}
@@ -30,6 +32,8 @@ FORBIDDEN_LIBRARIES: dict[str, set[str]] = {
     "foundation": TORCH | POLARS | PANDAS,
     "raw": TORCH | PANDAS,
     "samples": TORCH | PANDAS,
+    "page": TORCH | POLARS | PANDAS,
+    "data_report": TORCH | PANDAS,
     "evaluation": TORCH | PANDAS,
     "batches": POLARS | PANDAS,
     "models": POLARS | PANDAS,
@@ -78,7 +82,7 @@ def breaches(root: Path) -> list[str]:
         assert room is not None
         tree = ast.parse(file.read_text(encoding="utf-8"))
         # Benchmarks measure Strata against pandas.
-        forbidden = FORBIDDEN_LIBRARIES[room] - (PANDAS if path.match("scripts/bench_*.py") else set())
+        forbidden = FORBIDDEN_LIBRARIES[room] - (PANDAS if path.match("scripts/bench_*.py") or path.match("scripts/sample_peers/*.py") else set())
         for line, name in imported_names(tree, parts[:-1]):
             target = room_of(name)
             if name[0] in forbidden:
@@ -112,6 +116,12 @@ def test_imports_run_one_way_and_the_seams_hold():
         ("models/a.py", "from pipeline.samples import x", "a.py:1: models imports samples"),
         ("models/a.py", "import pipeline.training", "a.py:1: models imports training"),
         ("pipeline/evaluation/a.py", "import pipeline.training", "a.py:1: evaluation imports training"),
+        ("pipeline/data_report/a.py", "import pipeline.samples", "a.py:1: data_report imports samples"),
+        ("pipeline/data_report/a.py", "import pipeline.evaluation", "a.py:1: data_report imports evaluation"),
+        ("pipeline/data_report/a.py", "import torch", "a.py:1: data_report imports the library torch"),
+        ("pipeline/evaluation/a.py", "import pipeline.data_report", "a.py:1: evaluation imports data_report"),
+        ("pipeline/page/a.py", "import pipeline.evaluation", "a.py:1: page imports evaluation"),
+        ("pipeline/page/a.py", "import polars", "a.py:1: page imports the library polars"),
         ("pipeline/evaluation/a.py", "import models.heads", "a.py:1: evaluation imports models"),
         ("pipeline/training/a.py", "import pipeline.evaluation", "a.py:1: training imports evaluation"),
         ("pipeline/training/a.py", "import scripts.train", "a.py:1: training imports scripts"),
@@ -140,6 +150,7 @@ def test_a_planted_breach_is_caught(tmp_path: Path, path: str, source: str, brea
     ("path", "source"),
     [
         ("pipeline/samples/a.py", "import polars\nfrom pipeline.raw import x\nfrom pipeline.spec import Spec"),
+        ("pipeline/data_report/a.py", "import polars, pyarrow\nfrom pipeline.page.render import render"),
         ("pipeline/training/a.py", "import torch\nimport models\nfrom ..batches import x\nfrom . import loop"),
         ("models/a.py", "import torch\nfrom pipeline.spec import Spec\nmodule.apply(reset)"),
         ("scripts/bench_samples.py", "import pandas, torch\nfrom pipeline.samples import x"),
@@ -157,7 +168,10 @@ def plant(root: Path, path: str, source: str) -> None:
 
 @pytest.mark.parametrize(
     ("rooms", "library"),
-    [(("foundation", "raw", "samples", "evaluation"), "torch"), (("batches", "models", "training"), "polars")],
+    [
+        (("foundation", "raw", "samples", "page", "data_report", "evaluation"), "torch"),
+        (("page", "batches", "models", "training"), "polars"),
+    ],
 )
 def test_the_libraries_we_use_do_not_cross_the_seam_either(rooms: tuple[str, ...], library: str):
     """Really imports every module of the rooms, as one library may import another."""

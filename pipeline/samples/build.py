@@ -18,10 +18,10 @@ from pipeline.engines import Engine, engine
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.progress import Stages, stages
-from pipeline.raw.reading import checked_tables, find_files, required_columns
+from pipeline.raw.reading import RawFile, checked_tables, find_files, required_columns
 from pipeline.samples.finish import Outcome, finish
 from pipeline.samples.lineage import check_lineage
-from pipeline.samples.plan import PLAN, Options, plan, split_days
+from pipeline.samples.plan import PLAN, Options, Plan, plan, split_days
 from pipeline.samples.stages.attribute import Attribution, Counted, Unit, attribute, units
 from pipeline.samples.stages.count import (
     DailyTask,
@@ -55,15 +55,8 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
     there are too few days to split, or an objective has no usable label.
     """
     options = options or Options()
-    spec = load_spec(spec_path)
-    check_lineage(spec, spec_path)
-    logs, store = Folder.at(raw), Folder.at(out)
-    if store.exists() and not store.exists(WORK) and store.files():
-        raise StrataError("already exists and is not empty", where=out, fix="choose another --out, or delete it")
-    tables = checked_tables(spec.logs)
-    files = {name: find_files(name, table, logs) for name, table in tables.items()}
-    every = [file for of_table in files.values() for file in of_table]
-    division = plan(options, files["impression"], every, store)
+    spec, files, division = prepare(spec_path, raw, out, options)
+    tables, logs, store = checked_tables(spec.logs), Folder.at(raw), Folder.at(out)
     with (
         _alone(store),
         engine(options.engine, division.workers, options.ray_address) as workers,
@@ -98,6 +91,20 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
         encoded = work.do("encoding", write_samples, encoding)
         progress.begin("finishing")
         return finish(outcome, learned, encoded)
+
+
+def prepare(
+    spec_path: Path, raw: Path | str, out: Path | str, options: Options
+) -> tuple[Spec, dict[str, list[RawFile]], Plan]:
+    """The spec, checked; the raw files of every table; and how the work is divided. Reads no row."""
+    spec = load_spec(spec_path)
+    check_lineage(spec, spec_path)
+    store = Folder.at(out)
+    if store.exists() and not store.exists(WORK) and store.files():
+        raise StrataError("already exists and is not empty", where=out, fix="choose another --out, or delete it")
+    files = {name: find_files(name, table, Folder.at(raw)) for name, table in spec.logs.tables().items()}
+    every = [file for of_table in files.values() for file in of_table]
+    return spec, files, plan(options, files["impression"], every, store)
 
 
 @contextmanager

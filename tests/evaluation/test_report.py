@@ -1,7 +1,6 @@
 """The page shows everything there is, nothing that means nothing, and needs nothing but itself."""
 
 import re
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 
 from pipeline.evaluation.measure import measure
 from pipeline.evaluation.report import write_report
-from pipeline.evaluation.tables import amount, count, ratio, share
 from pipeline.spec import Spec
 
 CURVE = [
@@ -125,19 +123,3 @@ def test_names_are_text_not_markup(spec: Spec, predictions: pl.LazyFrame, tmp_pa
 
 def test_the_same_figures_give_the_same_page(spec: Spec, predictions: pl.LazyFrame, html: str, tmp_path: Path) -> None:
     assert write(spec, predictions, tmp_path, CURVE) == html
-
-
-@pytest.mark.parametrize(
-    ("form", "value", "text"),
-    [
-        (count, 1234567, "1,234,567"),
-        (ratio, -0.12345, "−0.1235"),
-        (share, 0.8123, "81.2 %"),
-        (amount, 6.84, "6.840"),
-        (amount, -0.05, "−0.05000"),
-        (amount, 12345.6, "12,346"),
-        (amount, 0.0, "0.000"),
-    ],
-)
-def test_how_figures_are_written(form: Callable[[float], str], value: float, text: str) -> None:
-    assert form(value) == text

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from pipeline.errors import StrataError
-from pipeline.raw.reading import RawRows, read_table
+from pipeline.raw.reading import CHUNK_ROWS, REJECTED, BadFile, Chunk, find_files, read_chunks, schema
 from pipeline.spec import RawTable
+from pipeline.storage import Folder
 
 SHOWN = RawTable(
     files="shown",
@@ -37,10 +38,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
 
 
-def read(raw: Path, table: RawTable = SHOWN, *, unique: tuple[str, ...] = ()) -> RawRows:
-    found = read_table("shown", table, raw, required={"id"}, unique=list(unique))
-    assert found.read == found.rows.height + found.duplicates + found.rejected.height
-    return found
+def read(raw: Path, table: RawTable = SHOWN) -> Chunk:
+    """All rows of a table, file after file."""
+    files = find_files("shown", table, Folder.at(raw))
+    chunks = [chunk for file in files for chunk in read_chunks("shown", table, file, required={"id"})]
+    nothing = Chunk(pl.DataFrame(schema=schema(table)), pl.DataFrame(schema=REJECTED))
+    return Chunk(pl.concat(c.rows for c in [nothing, *chunks]), pl.concat(c.rejected for c in [nothing, *chunks]))
 
 
 def text_file(raw: Path, content: str, name: str = "a.csv") -> Path:
@@ -49,7 +52,7 @@ def text_file(raw: Path, content: str, name: str = "a.csv") -> Path:
     return raw / "shown" / name
 
 
-def reasons(found: RawRows) -> list[tuple[str, str]]:
+def reasons(found: Chunk) -> list[tuple[str, str]]:
     return found.rejected.select("reason", "record").rows()
 
 
@@ -59,7 +62,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     found = read(tmp_path)
     assert found.rows.rows() == ROWS
     assert found.rows.schema == {"id": pl.Int64, "page": pl.String, "score": pl.Float64, "ad": pl.Boolean}
-    assert (found.read, found.duplicates, found.rejected.height) == (3, 0, 0)
+    assert found.rejected.is_empty()
 
 
 def test_formats_may_be_mixed_and_files_count_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -120,7 +123,6 @@ def test_rejected_rows_have_a_reason_and_their_record(tmp_path: Path) -> None:
     ]
     assert set(found.rejected["file"]) == {str(path)}
     assert set(found.rejected["table"]) == {"shown"}
-    assert found.read == 9
 
 
 def test_a_json_line_that_is_cut_off_or_no_object_is_rejected_as_it_is(tmp_path: Path) -> None:
@@ -149,14 +151,49 @@ def test_parquet_values_that_only_resemble_the_type_are_rejected(tmp_path: Path)
     ]
 
 
-def test_exact_duplicates_are_dropped_across_files_and_the_first_of_a_repeated_key_is_kept(tmp_path: Path) -> None:
-    text_file(tmp_path, "id,page,score,ad\n1,a,1,true\n1,a,1,true\n2,b,,true\n", "1.csv")
-    text_file(tmp_path, "id,page,score,ad\n2,b,,true\n1,late,1,true\n1,late,1,true\n3,c,1,true\n", "2.csv")
-    found = read(tmp_path, unique=("id",))
-    assert found.rows.rows() == [(1, "a", 1.0, True), (2, "b", None, True), (3, "c", 1.0, True)]
-    assert (found.read, found.duplicates) == (7, 3)
-    assert reasons(found) == [("repeats the id of another row", '{"id":1,"page":"late","score":1.0,"ad":true}')]
-    assert read(tmp_path).rows.height == 4
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_long_file_comes_in_chunks_in_its_order(tmp_path: Path, suffix: str) -> None:
+    """Every seventh row is rejected; none is lost or moved where one chunk ends and the next begins."""
+    table = RawTable(files="shown", columns={"id": "int64"}, checks=("id % 7 > 0",))
+    total = CHUNK_ROWS + CHUNK_ROWS // 5
+    ids = pl.DataFrame({"id": range(total)})
+    (tmp_path / "shown").mkdir()
+    path = tmp_path / "shown" / f"a{suffix}"
+    if suffix == ".parquet":
+        ids.write_parquet(path)
+    else:
+        text = ids.write_csv() if ".csv" in suffix else ids.write_ndjson()
+        path.write_bytes(gzip.compress(text.encode(), 1) if suffix.endswith(".gz") else text.encode())
+    (file,) = find_files("shown", table, Folder.at(tmp_path))
+    chunks = list(read_chunks("shown", table, file, required={"id"}))
+    assert len(chunks) > 1
+    assert max(chunk.rows.height + chunk.rejected.height for chunk in chunks) <= CHUNK_ROWS
+    every = ids["id"]
+    assert pl.concat(chunk.rows["id"] for chunk in chunks).equals(every.filter(every % 7 > 0))
+    records = pl.concat(chunk.rejected["record"] for chunk in chunks)
+    assert records.str.extract(r"(\d+)").cast(pl.Int64).equals(every.filter(every % 7 == 0))
+
+
+def change(path: Path) -> None:
+    path.write_text("id,page,score,ad\n1,a,1,true\n2,b,1,true\n")
+
+
+@pytest.mark.parametrize(("spoil", "message"), [(change, "changed"), (Path.unlink, "disappeared")])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_file_that_changes_after_it_was_listed_is_refused(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str, begun: bool
+) -> None:
+    """Before its first row is read as well as before its last."""
+    path = text_file(tmp_path, "id,page,score,ad\n1,a,1,true\n")
+    (file,) = find_files("shown", SHOWN, Folder.at(tmp_path))
+    chunks = read_chunks("shown", SHOWN, file, required={"id"})
+    if begun:
+        next(chunks)
+    spoil(path)
+    with pytest.raises(BadFile) as error:
+        list(chunks)
+    assert str(error.value) == (f"{path}: {message} while it was used; write logs elsewhere and move whole files here; "
+                                "then run the same command again")  # fmt: skip
 
 
 def test_a_file_without_rows_is_no_mistake(tmp_path: Path) -> None:
@@ -166,7 +203,7 @@ def test_a_file_without_rows_is_no_mistake(tmp_path: Path) -> None:
         tmp_path / "shown" / "c.parquet"
     )
     found = read(tmp_path)
-    assert (found.read, found.rows.schema["score"]) == (0, pl.Float64)
+    assert (found.rows.height, found.rejected.height) == (0, 0)
 
 
 def test_a_column_of_nulls_is_there(tmp_path: Path) -> None:
@@ -222,6 +259,8 @@ def test_what_cannot_be_read_is_one_line_that_names_the_file(
     spoil(tmp_path / "shown")
     with pytest.raises(StrataError) as error:
         read(tmp_path)
+    # A damaged file can be put in quarantine, a missing one cannot.
+    assert isinstance(error.value, BadFile) == (file != ".")
     assert str(error.value).startswith(f"{tmp_path / 'shown' / file}: {message}")
     assert "\n" not in str(error.value)
 

@@ -11,11 +11,12 @@ from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
 from pipeline.errors import StrataError
-from pipeline.raw.reading import RawRows, read_table
+from pipeline.raw.reading import REJECTED, Chunk, find_files, read_chunks, schema
 from pipeline.raw.simulation.config import LogFormat, SimulationConfig
 from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.spec import Spec
 from pipeline.spec_file import load_spec
+from pipeline.storage import Folder
 
 SPECS = Path(__file__).parents[2] / "feature_specs"
 SMALL = SimulationConfig(users=200, videos=100, new_videos=5, days=3, impressions=5_000)
@@ -53,7 +54,7 @@ def outcomes(clean_log: Path) -> pl.DataFrame:
     rows = rows.join(table(clean_log, "video"), on="video_id", validate="m:1")
     for event in ("stay", "click", "play", "like"):
         happened = table(clean_log, event).rename({"time_ms": f"{event}_at"}).with_columns(pl.lit(True).alias(event))
-        rows = rows.join(happened, on="impression_id", how="left", validate="1:1")
+        rows = rows.join(happened.drop("user_id"), on="impression_id", how="left", validate="1:1")
     return rows.with_columns(pl.col("stay", "click", "play", "like").fill_null(False)).sort("impression_id")
 
 
@@ -61,10 +62,13 @@ def table(raw: Path, name: str) -> pl.DataFrame:
     return pl.read_parquet(raw / name / "*.parquet")
 
 
-def read(spec: Spec, raw: Path, name: str) -> RawRows:
+def read(spec: Spec, raw: Path, name: str) -> Chunk:
     """A table as sample building reads it, all columns required."""
     declared = spec.logs.tables()[name]
-    return read_table(name, declared, raw, required=set(declared.columns), unique=[])
+    files = find_files(name, declared, Folder.at(raw))
+    chunks = [chunk for file in files for chunk in read_chunks(name, declared, file, required=set(declared.columns))]
+    nothing = Chunk(pl.DataFrame(schema=schema(declared)), pl.DataFrame(schema=REJECTED))
+    return Chunk(pl.concat(c.rows for c in [nothing, *chunks]), pl.concat(c.rejected for c in [nothing, *chunks]))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -116,7 +120,8 @@ def test_the_mess_is_what_the_report_declares(
     assert declared.keys() == spec.logs.tables().keys()
     for name, count in declared.items():
         found = read(spec, raw, name)
-        assert (found.rows.height, found.duplicates, found.rejected.height) == (
+        distinct = found.rows.unique().height
+        assert (distinct, found.rows.height - distinct, found.rejected.height) == (
             count["rows"], count["duplicated"], count["malformed"],
         )  # fmt: skip
     for name in EVENTS:
@@ -131,11 +136,11 @@ def test_malformed_rows_are_those_of_their_format(spec: Spec, messy_logs: dict[t
     assert (parquet["play_ms"] < 0).sum() > 0
     csv = "".join(p.read_text() for p in (messy_logs["csv", False] / "play").iterdir())
     lines = pl.Series(csv.splitlines())
-    for defect in (r"^unknown,\d+,\d+$", r"^\d+$", r"^,\d+,\d+$"):
+    for defect in (r"^unknown,\d+,\d+,\d+$", r"^\d+$", r"^,\d+,\d+,\d+$"):
         assert lines.str.contains(defect).any(), defect
     text = "".join(p.read_text() for p in (messy_logs["jsonl", False] / "play").iterdir())
     lines = pl.Series(text.splitlines())
-    for defect in (r'^\{"impression_id":"unknown",', r'^\{"impression_id":\d+$', r'^\{"time_ms":'):
+    for defect in (r'^\{"impression_id":"unknown",', r'^\{"impression_id":\d+$', r'^\{"user_id":'):
         assert lines.str.contains(defect).any(), defect
 
 
@@ -174,6 +179,14 @@ def test_an_impression_has_the_outcomes_of_its_page(outcomes: pl.DataFrame):
         assert null_on[column].is_null().all()
         assert outcomes[column].null_count() == len(null_on)
     assert discover.filter("click")["stay"].mean() > 0.9
+
+
+@pytest.mark.parametrize("event", ["stay", "click", "play", "like"])
+def test_an_event_has_the_user_of_its_impression(clean_log: Path, event: str):
+    shown = table(clean_log, "impression").select("impression_id", "user_id")
+    happened = table(clean_log, event)
+    assert happened.height > 1000
+    assert happened.join(shown, on=["impression_id", "user_id"], how="semi").height == happened.height
 
 
 def test_each_click_opens_the_player_a_moment_later(outcomes: pl.DataFrame):
@@ -278,7 +291,7 @@ def test_tastes_drift(spec: Spec, tmp_path: Path):
 def test_small_sizes_and_extreme_rates_give_a_whole_log(spec: Spec, tmp_path: Path, change: dict[str, float]):
     counts = simulate_logs(SMALL.model_copy(update=change), spec, tmp_path / "raw")
     for name, count in counts.items():
-        assert read(spec, tmp_path / "raw", name).rows.height == count["rows"]
+        assert read(spec, tmp_path / "raw", name).rows.unique().height == count["rows"]
 
 
 def test_what_exists_is_not_overwritten(spec: Spec, tmp_path: Path):

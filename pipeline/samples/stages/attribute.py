@@ -12,7 +12,7 @@ from pipeline.samples.attribution import EVENT_TIME, ROW, append_outcomes, attri
 from pipeline.samples.checker import LOCAL_DAY
 from pipeline.samples.context import append_context
 from pipeline.samples.counters import daily_counts
-from pipeline.samples.days import DAY_MS, begins_ms, local_time
+from pipeline.samples.days import DAY_MS, HOUR_MS, begins_ms, local_time
 from pipeline.samples.hashing import user_hash
 from pipeline.samples.stages.deal import count_reasons
 from pipeline.samples.stages.pieces import Cell, Pieces, read_pieces
@@ -102,7 +102,8 @@ def units(
 
 
 def _days_after(event: Event) -> int:
-    return -(-event.within_s * 1000 // DAY_MS)
+    """How many days further an event may lie than its impression; a day can be an hour short where clocks change."""
+    return -(-(event.within_s * 1000 + HOUR_MS) // DAY_MS)
 
 
 def attribute(unit: Unit) -> tuple[Done[Unit, Attribution], Done[Unit, Counted] | None]:

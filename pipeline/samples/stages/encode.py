@@ -46,7 +46,9 @@ class EncodeTask:
         tables = {n: t.model_dump(mode="json", exclude={"dim", "pooling"}) for n, t in self.spec.tables.items()}
         learned = {done.task.name: done.receipt.digest for done in self.learned}
         splits = {str(day): split for day, split in self.splits.items()}
-        key = key_of("encode", self.draft.task.results.key, tables, learned, splits)
+        baselines = [getattr(objective, "baseline_by", None) for objective in self.spec.objectives.values()]
+        columns = sample_columns(self.spec)
+        key = key_of("encode", self.draft.task.results.key, tables, learned, splits, columns, baselines)
         return results(self.store, "encoded", self.draft.task.unit.name, key)
 
 

@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""The least that any program that builds samples has to do: read the raw files, write as many bytes as the store has.
+
+python scripts/sample_peers/floor.py --raw demo/raw --out floor.bin --size 100000000
+"""
+
+import os
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.command import command
+
+BLOCK_BYTES = 1 << 23
+
+
+def main(raw: Path, out: Path, size: int) -> None:
+    """Read all columns of all raw tables, and write a file of `size` bytes down to the disk.
+
+    Args:
+        raw: The folder that holds the raw logs, as Parquet.
+        out: The file to write.
+        size: Its size in bytes.
+    """
+    for table in ("impression", "stay", "click", "play", "like", "user", "video"):
+        pl.read_parquet(raw / table / "*.parquet")
+    block = os.urandom(BLOCK_BYTES)  # no file system can make this smaller
+    with out.open("wb") as file:
+        for start in range(0, size, BLOCK_BYTES):
+            file.write(block[: size - start])
+        file.flush()
+        os.fsync(file.fileno())
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,59 @@
+"""The sample is bounded, spread over all files, and the same each time."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline.data_report.sample import PLACES, SAMPLE_ROWS, read_sample
+from pipeline.errors import StrataError
+from pipeline.manifest import Manifest, SampleFile
+from pipeline.statistics import Statistics
+
+FILES, ROWS_PER_FILE = 5, 60_000
+Build = Callable[..., tuple[Path, Manifest, Statistics]]
+
+
+@pytest.fixture
+def large(build: Build, rows: pl.DataFrame, tmp_path: Path) -> Manifest:
+    """300,000 rows of training in 5 files; the number of the row in the split is its price."""
+    files = []
+    many = pl.concat([rows.drop("date")] * (ROWS_PER_FILE // rows.height))
+    for part in range(FILES):
+        price = pl.int_range(part * ROWS_PER_FILE, (part + 1) * ROWS_PER_FILE).cast(pl.Float64)
+        many.with_columns(feature_price=price).write_parquet(tmp_path / f"{part}.parquet", row_group_size=2048)
+        files.append(SampleFile(path=f"{part}.parquet", split="train", date="2026-03-01", rows=many.height, bytes=0,
+                                sha256=""))  # fmt: skip
+    return build()[1].model_copy(update={"files": files})
+
+
+def test_a_large_split_is_sampled_evenly(large: Manifest, tmp_path: Path) -> None:
+    sample = read_sample(tmp_path, large, "train")
+    assert 0.9 * SAMPLE_ROWS < sample.height <= SAMPLE_ROWS
+    assert sample["feature_price"].n_unique() == sample.height
+    per_file = (sample["feature_price"] // ROWS_PER_FILE).value_counts()["count"]
+    assert len(per_file) == FILES
+    assert per_file.min() > 0.8 * sample.height / FILES  # type: ignore[operator]
+    # Whole stretches of rows, of which each begins a row group.
+    starts = sample.filter(pl.col("feature_price").diff().ne_missing(1))["feature_price"]
+    assert 0.9 * PLACES < len(starts) <= PLACES
+    assert (starts % ROWS_PER_FILE % 2048 == 0).all()
+
+
+def test_the_sample_is_the_same_each_time(large: Manifest, tmp_path: Path) -> None:
+    assert read_sample(tmp_path, large, "train").equals(read_sample(tmp_path, large, "train"))
+
+
+def test_a_small_split_is_read_whole_and_one_that_is_not_there_is_empty(build: Build, rows: pl.DataFrame) -> None:
+    store, manifest, _ = build(lambda rows: rows.filter(pl.col("date") != "2026-03-05"))
+    sample, none = read_sample(store, manifest, "train"), read_sample(store, manifest, "test")
+    assert sample.equals(rows.head(3600).select(sample.columns))
+    assert (none.height, none.columns) == (0, sample.columns)
+
+
+def test_a_damaged_file_is_one_clear_error(build: Build) -> None:
+    store, manifest, _ = build()
+    (store / manifest.files[0].path).write_bytes(b"PAR1 and no more")
+    with pytest.raises(StrataError, match=r"date=2026-03-01/part-0000.parquet: cannot be read"):
+        read_sample(store, manifest, "train")
