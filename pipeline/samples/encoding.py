@@ -76,7 +76,7 @@ def fit_normalisers(sums: pl.DataFrame, spec: Spec) -> dict[str, Normaliser]:
     """`sums` has per day, slot and feature the count, the sum and the sum of squares of its values."""
     normalisers = {}
     for (name,), parts in sums.sort(DAY, SLOT).partition_by("feature", as_dict=True, maintain_order=True).items():
-        rows, total, squares = (math.fsum(parts[column]) for column in (COUNT, "sum", "squares"))
+        rows, total, squares = (math.fsum(parts[column].to_list()) for column in (COUNT, "sum", "squares"))
         mean = total / rows if rows else 0.0
         std = math.sqrt(max(0.0, squares / rows - mean * mean)) if rows else 0.0
         # What rounding leaves of the squares of a constant is no spread.

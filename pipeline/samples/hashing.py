@@ -36,20 +36,23 @@ def fnv1a(values: pl.Series) -> np.ndarray:
 
 
 def mixed_hash(values: pl.Series) -> np.ndarray:
-    """FNV-1a mixed by the finaliser of SplitMix64 (Steele, Lea, Flood, 2014), [N] uint64.
-
-    FNV-1a alone hardly changes its upper bits from one short text to the next.
-    """
-    mixed: np.ndarray = fnv1a(values)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
+    """FNV-1a mixed by SplitMix64, [N] uint64: FNV-1a alone hardly changes its upper bits between short texts."""
+    return _mixed(fnv1a(values))
 
 
 def user_hash(users: pl.Series) -> np.ndarray:
-    """What rows are dealt and ordered by, [N] uint64."""
+    """What rows are dealt and ordered by, [N] uint64: whole numbers mixed by SplitMix64, others `mixed_hash`."""
+    if users.dtype.is_integer():
+        return _mixed(users.cast(pl.Int64).to_numpy().view(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
     return _of_each_different(users, mixed_hash)
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """SplitMix64 (Steele, Lea, Flood, 2014) from its increment on, which the caller adds."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = numbers ^ (numbers >> np.uint64(31))
+    return mixed
 
 
 def hash_index(values: pl.Series, rows: int) -> pl.Series:

@@ -144,12 +144,12 @@ def _attribute(unit: Unit) -> Attribution:
 
 
 def _in_order(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:
-    """By the hash of the user, user, time and id: the same order however many partitions there are.
+    """By the hash of the user, time and id: the same order however many partitions there are.
 
     Rows of interaction logs that agree in all of these are ordered by the rest of their content.
     """
-    keys = [logs.impression.user, logs.impression.time, *logs.impression.id]
-    rest = [] if logs.events else impressions.columns
+    keys = [logs.impression.time, *logs.impression.id]
+    rest = [logs.impression.user] if logs.events else impressions.columns
     hashed = impressions.with_columns(pl.Series(HASH, user_hash(impressions[logs.impression.user])))
     return hashed.sort(*dict.fromkeys((HASH, *keys, *rest)))
 
@@ -162,7 +162,7 @@ def _events(unit: Unit, name: str, event: Event) -> tuple[pl.DataFrame, int]:
         end = begins_ms(unit.day + timedelta(1), unit.spec.logs.timezone) + event.within_s * 1000
         if day != unit.day:
             rows = rows.filter(pl.col(event.time) <= end)
-        distinct = drop_repeats(rows, [*unit.spec.logs.impression.id, event.time])
+        distinct = drop_repeats(rows, list(unit.spec.logs.impression.id))
         copies += rows.height - distinct.height if day == unit.day else 0
         kept.append(distinct)
     return pl.concat(kept) if kept else read_pieces((), event), copies
