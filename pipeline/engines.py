@@ -49,9 +49,8 @@ class Processes:
             for done in as_completed(waiting):
                 yield done.result()
         except BrokenProcessPool:
-            raise StrataError("a worker process was killed", where="build_samples", fix="if the machine ran out of memory, "
-                              "lower --memory or --workers; run the same command again: what is finished is kept"
-                              ) from None  # fmt: skip
+            fix = "if memory ran out, lower --memory or --workers; then run it again: what is finished is kept"
+            raise StrataError("a worker process was killed", where="build_samples", fix=fix) from None
         finally:
             for task in waiting:
                 task.cancel()

@@ -82,7 +82,8 @@ def breaches(root: Path) -> list[str]:
         assert room is not None
         tree = ast.parse(file.read_text(encoding="utf-8"))
         # Benchmarks measure Strata against pandas.
-        forbidden = FORBIDDEN_LIBRARIES[room] - (PANDAS if path.match("scripts/bench_*.py") or path.match("scripts/sample_peers/*.py") else set())
+        measures_peers = path.match("scripts/bench_*.py") or path.match("scripts/sample_peers/*.py")
+        forbidden = FORBIDDEN_LIBRARIES[room] - (PANDAS if measures_peers else set())
         for line, name in imported_names(tree, parts[:-1]):
             target = room_of(name)
             if name[0] in forbidden:

@@ -25,7 +25,7 @@ EVENT_LOGS: dict[str, Any] = {
         "events": {
             "play": {
                 "files": "play",
-                "columns": {"id": "int64", "at": "int64", "seconds": "float64"},
+                "columns": {"id": "int64", "user": "int64", "at": "int64", "seconds": "float64"},
                 "time": "at",
                 "within_s": 60,
                 "values": {"seconds": "sum"},

@@ -5,7 +5,7 @@ decided here, in one place:
 
 - derived columns, feature sources and counter keys: impression, profile and derived columns, never an outcome;
 - feature sources also: trailing counters;
-- labels, sample spaces, scenes and sample weights: all of these, and outcomes;
+- labels, sample spaces, scenes, sample weights, the filter and down-sampling: all of these, and outcomes;
 - measures of counters, values and conditions of histories: columns of the impression and of the event itself, because
   both count only events of the past (completed days, or strictly before the impression).
 """
@@ -16,7 +16,16 @@ import polars as pl
 
 from pipeline.raw.reading import schema
 from pipeline.samples.checker import BUILT_IN, IMPRESSION_TIME, LOCAL_DAY, Checker, Schema
-from pipeline.spec import DenseFeature, HistoryFeature, IdFeature, IdListFeature, QuantileTable, Spec, VocabTable
+from pipeline.spec import (
+    BucketTable,
+    DenseFeature,
+    HistoryFeature,
+    IdFeature,
+    IdListFeature,
+    QuantileTable,
+    Spec,
+    VocabTable,
+)
 
 
 def outcome_columns(spec: Spec) -> Schema:
@@ -57,6 +66,10 @@ def check_lineage(spec: Spec, source: Path) -> None:
             check.condition(f"objectives.{name}.where", objective.where, everything)
     for name, scene in spec.scenes.items():
         check.condition(f"scenes.{name}.where", scene.where, everything)
+    if spec.filter:
+        check.condition("filter", spec.filter, everything)
+    for at, thinning in enumerate(spec.downsample):
+        check.condition(f"downsample.{at}.where", thinning.where, everything)
     if spec.sample_weight:
         check.number("sample_weight", spec.sample_weight, everything)
 
@@ -80,10 +93,9 @@ def _raw_columns(spec: Spec, outcomes: Schema, check: Checker) -> Schema:
             if how == "sum":
                 check.number(f"{place}.values.{value}", value, schema(event))
     for name, profile in spec.logs.profiles.items():
-        for column, type_ in schema(profile).items():
-            if column != profile.key:
-                check.new_column(f"logs.profiles.{name}.columns.{column}", column, known | outcomes)
-                known[column] = type_
+        for column in profile.values:
+            check.new_column(f"logs.profiles.{name}.columns.{column}", column, known | outcomes)
+            known[column] = schema(profile)[column]
     return known
 
 
@@ -136,7 +148,9 @@ def _check_features(
         if isinstance(feature, IdListFeature) and not isinstance(type_, pl.String):
             check.refuse(place, f"is {type_}", "an id_list is split from a string column")
         table = None if isinstance(feature, DenseFeature) else spec.tables[feature.table]
-        if isinstance(feature, DenseFeature) or (isinstance(feature, IdFeature) and isinstance(table, QuantileTable)):
+        if isinstance(feature, DenseFeature) or (
+            isinstance(feature, IdFeature) and isinstance(table, QuantileTable | BucketTable)
+        ):
             check.number(place, feature.source or name, visible)
         elif isinstance(table, VocabTable):
             first, first_type = types.setdefault(feature.table, (name, type_))

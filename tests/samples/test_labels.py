@@ -1,12 +1,15 @@
-"""Labels, masks, scenes and weights: where an expression is null, a row is outside; bad labels are named."""
+"""Labels, masks, scenes, weights and filters: where an expression is null, a row is outside; bad labels are named."""
 
+from datetime import date
 from typing import Any
 
 import polars as pl
 import pytest
 
 from pipeline.manifest import LabelStatistics, SplitName
-from pipeline.samples.labels import append_labels, bad_label, label_statistics, learned_rows
+from pipeline.samples.labels import KEEP, WANTED, append_labels, bad_label, learned_rows
+from pipeline.samples.store import summarise
+from pipeline.samples.tallies import SLOT, add_tallies, tallies
 from pipeline.spec import BinaryObjective, RegressionObjective, Spec
 
 
@@ -51,8 +54,12 @@ SAMPLES = pl.DataFrame(
 )
 
 
+def labelled(of: Spec) -> pl.DataFrame:
+    return append_labels(SAMPLES.lazy(), of).collect()
+
+
 def test_a_literal_table() -> None:
-    found = append_labels(SAMPLES, spec())
+    found = labelled(spec())
     assert found.select(SAMPLES.columns).equals(SAMPLES)
     assert {name: found[name].to_list() for name in found.columns[3:]} == {
         "mask_click": [True, True, True, False, True, True, True, True],
@@ -62,25 +69,61 @@ def test_a_literal_table() -> None:
         "scene_feed": [True, False, False, True, False, False, True, True],
         "scene_player": [True, True, False, True, True, False, True, True],
         "sample_weight": [1.0] * 8,
+        WANTED: [True] * 8,
+        KEEP: [1.0] * 8,
     }
     types = {"mask": pl.Boolean, "scene": pl.Boolean, "label": pl.Float32, "sample": pl.Float32}
-    assert all(found.schema[name] == types[name.split("_")[0]] for name in found.columns[3:])
+    assert all(found.schema[name] == types[name.split("_")[0]] for name in found.columns[3:-2])
 
 
 def test_the_sample_weight_is_an_expression() -> None:
-    weighted = append_labels(SAMPLES, spec(sample_weight="case when click then 2 else 0.5 end"))
+    weighted = labelled(spec(sample_weight="case when click then 2 else 0.5 end"))
     assert weighted["sample_weight"].to_list() == [2, 0.5, 2, 0.5, 2, 2, 2, 2]
 
 
+def test_a_row_that_does_not_surely_meet_the_filter_is_not_wanted() -> None:
+    found = labelled(spec(filter="tab > 0 and click"))
+    assert found[WANTED].to_list() == [True, False, False, False, True, False, True, True]
+    assert found.height == SAMPLES.height  # it is left out later: histories and counters see it
+
+
+def test_the_first_rate_that_holds_for_a_row_applies() -> None:
+    thinned = spec(downsample=[{"where": "tab = 1", "keep": 0.5}, {"where": "not click", "keep": 0.25},
+                               {"where": "tab >= 1", "keep": 0.125}])  # fmt: skip
+    assert labelled(thinned)[KEEP].to_list() == [0.5, 0.25, 1, 0.5, 0.125, 1, 0.5, 0.5]
+
+
 def test_statistics_are_those_of_the_rows_that_learn() -> None:
-    """`click` is learned in both scenes, `watch` only in the player's."""
-    found = append_labels(SAMPLES, spec())
-    assert found.select(learned_rows(spec(), "watch")).to_series().to_list() == [True] + [False] * 7
-    assert {name: row.model_dump() for name, row in label_statistics(found, spec()).items()} == {
-        "click": {"rows": 5, "mean": pytest.approx(0.8), "min": 0, "max": 1},
-        "watch": {"rows": 1, "mean": 3, "min": 3, "max": 3},
+    """`click` is learned in both scenes, `watch` only in the player's; half of the rows are for training."""
+    of = spec()
+    assert labelled(of).select(learned_rows(of, "watch")).to_series().to_list() == [True] + [False] * 7
+    train, test = date(2026, 3, 1), date(2026, 3, 2)
+    samples = labelled(of).with_columns(pl.lit(0).alias(SLOT), feature_user=1, day=pl.Series([train] * 4 + [test] * 4))
+    parts = [tallies(part, {}, of).tally for part in (samples[:2], samples[2:7], samples[7:])]
+    labels, days = summarise(add_tallies(parts), {train: "train", test: "test"}, of)
+    nothing = {"rows": 0, "mean": None, "min": None, "max": None}
+    assert {name: {split: s.model_dump() for split, s in of_name.items()} for name, of_name in labels.items()} == {
+        "click": {
+            "train": {"rows": 2, "mean": 0.5, "min": 0, "max": 1},
+            "valid": nothing,
+            "test": {"rows": 3, "mean": 1, "min": 1, "max": 1},
+        },
+        "watch": {"train": {"rows": 1, "mean": 3, "min": 3, "max": 3}, "valid": nothing, "test": nothing},
     }
-    assert label_statistics(found.clear(), spec())["watch"] == LabelStatistics(rows=0, mean=None, min=None, max=None)
+    scenes = {name: scene.model_dump() for name, scene in days[train].scenes.items()}
+    assert (days[train].rows, days[train].split, scenes) == (
+        4, "train",
+        {
+            "feed": {"rows": 2, "labels": {"click": {"rows": 1, "mean": 1, "min": 1, "max": 1}}},
+            "player": {
+                "rows": 3,
+                "labels": {
+                    "click": {"rows": 2, "mean": 0.5, "min": 0, "max": 1},
+                    "watch": {"rows": 1, "mean": 3, "min": 3, "max": 3},
+                },
+            },
+        },
+    )  # fmt: skip
 
 
 BINARY, REGRESSION = BinaryObjective(kind="binary", label="x"), RegressionObjective(kind="regression", label="x")

@@ -24,7 +24,7 @@ EVENT_LOGS: dict[str, Any] = {
         "impression": IMPRESSION,
         "events": {
             "play": {
-                "files": "play", "columns": {"id": "int64", "at": "int64", "seconds": "float64"},
+                "files": "play", "columns": {"id": "int64", "uid": "int64", "at": "int64", "seconds": "float64"},
                 "time": "at", "within_s": 60, "values": {"seconds": "sum"},
             }
         },
@@ -209,7 +209,8 @@ def test_no_expression_looks_at_other_rows(path: str, of: str, expression: str) 
     assert refusal(changed(EVENT_LOGS, path, of)) == expected
 
 
-ONE_EVENT = {"files": "x", "columns": {"id": "int64", "at": "int64", "n": "int64"}, "time": "at", "within_s": 60}
+ONE_EVENT = {"files": "x", "columns": {"id": "int64", "uid": "int64", "at": "int64", "n": "int64"}, "time": "at",
+             "within_s": 60}  # fmt: skip
 TAKEN = {
     "event and impression column": ("logs.events.tab", ONE_EVENT, "logs.events.tab", "tab"),
     "event and outcome's value": ("logs.events.seconds", ONE_EVENT, "logs.events.seconds", "seconds"),

@@ -1,0 +1,99 @@
+"""How a build is divided: days into splits, users into partitions."""
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline.errors import StrataError
+from pipeline.raw.reading import find_files
+from pipeline.samples.plan import PLAN, Options, estimate_rows, plan, split_days
+from pipeline.spec import RawTable, Split
+from pipeline.storage import Folder
+
+RAW = Folder.at("/raw")
+MONDAY = date(2026, 3, 2)
+
+
+def days(*offsets: int) -> list[date]:
+    return [MONDAY + timedelta(offset) for offset in offsets]
+
+
+def splits(offsets: list[int], **split: object) -> str:
+    """The first letter of each day's split, in the order of the days."""
+    found = split_days(reversed(days(*offsets)), Split.model_validate(split), RAW)
+    assert list(found) == days(*offsets)
+    return "".join(name[0] for name in found.values()).replace("t", "T", list(found.values()).count("train"))
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ({}, "TTTTvt"),
+        ({"valid_days": 2}, "TTTvvt"),
+        ({"test_days": 3, "valid_days": 2}, "Tvvttt"),
+        ({"valid_from": MONDAY + timedelta(2), "test_from": MONDAY + timedelta(4)}, "TTvtt"),
+    ],
+)
+def test_the_last_days_are_for_validation_and_test(split: dict[str, object], expected: str) -> None:
+    """By number it is days with samples that count, by date days of the calendar."""
+    offsets = [0, 1, 3, 4, 7, 9] if len(expected) == 6 else [0, 1, 3, 4, 7]
+    assert splits(offsets, **split) == expected
+
+
+def test_a_day_that_comes_later_moves_no_other_if_the_split_is_by_dates() -> None:
+    by_dates = {"valid_from": MONDAY + timedelta(1), "test_from": MONDAY + timedelta(2)}
+    assert splits([0, 1, 2], **by_dates) == "Tvt"
+    assert splits([-1, 0, 1, 2, 3], **by_dates) == "TTvtt"
+    assert splits([0, 1, 2, 3]) == "TTvt"
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ({"valid_days": 2}, "has impressions on 3 days, but validation and test alone take 3; add earlier days"),
+        ({"valid_days": 9}, "has impressions on 3 days, but validation and test alone take 10; add earlier days"),
+        ({"valid_from": MONDAY, "test_from": MONDAY + timedelta(2)},
+         "has impressions on 3 days, but the first is 2026-03-02, and validation begins on 2026-03-02; add earlier"),
+    ],
+)  # fmt: skip
+def test_a_split_needs_a_day_to_train_on(split: dict[str, object], message: str) -> None:
+    with pytest.raises(StrataError) as error:
+        split_days(days(0, 1, 2), Split.model_validate(split), RAW)
+    assert str(error.value).startswith(f"/raw: {message}")
+
+
+# ------------------------------------------------------------------------------------------------ partitions
+
+
+def log(folder: Path, rows: int) -> tuple[RawTable, Folder]:
+    for part in range(3):
+        (folder / "log").mkdir(exist_ok=True, parents=True)
+        pl.DataFrame({"id": range(rows)}).write_parquet(folder / "log" / f"{part}.parquet")
+    return RawTable(files="log", columns={"id": "int64"}), Folder.at(folder)
+
+
+def test_less_memory_means_more_partitions(tmp_path: Path) -> None:
+    table, raw = log(tmp_path / "raw", 1_000_000)
+    files = find_files("log", table, raw)
+    store = Folder.at(tmp_path / "store")
+    assert estimate_rows(files) == 3_000_000
+    found = [plan(Options(workers=1, memory_gb=gb), files, files, store) for gb in (8, 2, 1)]
+    assert [division.rows for division in found] == [3_000_000] * 3
+    assert found[0].partitions < found[1].partitions < found[2].partitions
+    more = plan(Options(workers=4, memory_gb=8), files, files, store)
+    assert more.workers == 4
+    assert more.partitions >= 4
+    with pytest.raises(StrataError, match=r"0\.5 GB are too little for 1 workers"):
+        plan(Options(workers=1, memory_gb=0.5), files, files, store)
+
+
+def test_the_partitions_of_an_earlier_build_stay(tmp_path: Path) -> None:
+    table, raw = log(tmp_path / "raw", 10)
+    files = find_files("log", table, raw)
+    store = Folder.at(tmp_path / "store")
+    assert plan(Options(workers=1), files, files, store).partitions == 1
+    store.write(PLAN, b'{"partitions": 11}')
+    assert plan(Options(workers=1), files, files, store).partitions == 11
+    assert plan(Options(workers=1, partitions=5), files, files, store).partitions == 5
