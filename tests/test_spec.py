@@ -168,6 +168,29 @@ DISAGREEMENTS = {
         )
         for key, column in {"id": "id", "user": "user", "video": "video", "time": "ms"}.items()
     },
+    "event without the user": (
+        "logs.events.play.columns", {"id": "int64", "at": "int64", "seconds": "float64"},
+        "logs.events.play: `user` is not declared; it joins the rows: add it to `columns`",
+    ),
+    "end of validity alone": (
+        "logs.profiles.clip.valid_to", "length",
+        "logs.profiles.clip.valid_to: has no `valid_from` beside it; declare when a row becomes valid",
+    ),
+    "undeclared validity": (
+        "logs.profiles.clip.valid_from", "since", "logs.profiles.clip: `since` is not declared; add it to `columns`",
+    ),
+    "one date of a split": (
+        "split", {"valid_from": "2026-03-01"},
+        "split: has only one of valid_from and test_from; give both, or valid_days and test_days",
+    ),
+    "test before validation": (
+        "split", {"valid_from": "2026-03-02", "test_from": "2026-03-02"},
+        "split.test_from: 2026-03-02 is not after valid_from; validation comes before the test",
+    ),
+    "intervals out of order": (
+        "tables.length", {"encode": "buckets", "boundaries": [1, 3, 3], "dim": 2},
+        "tables.length.boundaries: do not increase; put them in order, each once",
+    ),
     "profile by an outcome": (
         "logs", {**INTERACTIONS, "impression": {**INTERACTIONS["impression"], "outcomes": ["tab"]},
                  "profiles": {"tab": {"files": "x", "columns": {"tab": "string"}, "key": "tab"}}},
