@@ -129,7 +129,7 @@ class Folder:
             _flush_folder(folder)  # the rename itself must survive a power cut
             return size
         except OSError as error:
-            reason = "the disk is full" if error.errno in FULL else f"cannot be written ({error.strerror or error})"
+            reason = "the disk is full" if _is_full(error) else f"cannot be written ({error.strerror or error})"
             fix = "free some space and run the same command again: what is finished is kept"
             raise StrataError(reason, where=path, fix=fix) from error
 
@@ -143,8 +143,18 @@ class Folder:
                     os.rmdir(folder)
                     folder = os.path.dirname(folder)
 
+    def sweep(self) -> None:
+        """Deletes what killed processes were writing; nobody else may be writing there."""
+        for aside in Path(self.path).rglob(f"{ASIDE}*") if self.is_local else ():
+            aside.unlink(missing_ok=True)
+
     def _path(self, name: str) -> str:
         return f"{self.path}/{name}" if name else self.path
+
+
+def _is_full(error: OSError) -> bool:
+    """Polars names the number of an error in the text alone."""
+    return error.errno in FULL or any(f"(os error {number})" in str(error) for number in FULL)
 
 
 def _by_fsspec(place: str, error: Exception) -> tuple[pafs.FileSystem, str]:

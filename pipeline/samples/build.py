@@ -121,6 +121,7 @@ def _alone(store: Folder) -> Iterator[None]:
         raise StrataError(f"cannot be created ({error.strerror})", where=store, fix="choose another --out") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        store.sweep()
         yield
     except BlockingIOError:
         raise StrataError("another build is at work there", where=store, fix="wait for it, or stop it") from None
@@ -198,9 +199,10 @@ def _days(
         of_partition[done.task.partition].append(done)
     days: dict[int, list[Day]] = defaultdict(list)
     own = {by: {p: parts_by_day(of_p, by) for p, of_p in of_partition.items()} for by, key in keys if key == user}
-    for unit in (done.task for done in attributed):
+    for attribution in attributed:
+        unit = attribution.task
         longest = max(spec.counters.days) if spec.counters else 0
         by_user = {by: in_window(of_by.get(unit.partition, {}), unit.day, longest) for by, of_by in own.items()}
         shared = {by: found.get((by, unit.day)) for by, key in keys if key != user}
-        days[unit.partition].append(Day(unit, by_user, shared))
+        days[unit.partition].append(Day(unit, attribution.receipt, by_user, shared))
     return list(days.values())

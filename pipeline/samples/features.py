@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import polars as pl
 
 from pipeline.raw.expressions import parse
@@ -20,7 +21,7 @@ def append_features(samples: pl.LazyFrame, stretches: Mapping[str, Stretches], s
     for name, feature in spec.features.items():
         if isinstance(feature, HistoryFeature):
             columns.append(pl.Series(start_column(name), stretches[name].start))
-            columns.append(pl.Series(feature_column(name), stretches[name].length))
+            columns.append(pl.Series(feature_column(name), stretches[name].length.astype(np.int32)))
         else:
             columns.append(value_of(name, feature).alias(feature_column(name)))
     return samples.with_columns(columns)

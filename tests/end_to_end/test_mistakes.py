@@ -67,7 +67,7 @@ def mistakes(
     lacking = shutil.copytree(raw_log, place / "lacking log")
     shutil.rmtree(lacking / "like")
     (lacking / "like").mkdir()
-    likes = write(f"{lacking}/like/likes.csv", "impression_id\n1\n")
+    likes = write(f"{lacking}/like/likes.csv", "impression_id,user_id\n1,1\n")
 
     cut = shutil.copytree(samples, place / "cut samples")
     cut_part = min(cut.glob("split=train/*/*.parquet"))
@@ -103,7 +103,8 @@ def mistakes(
     add("build_samples: no spec", {"--spec": nowhere}, nowhere, "pass --spec")
     add("build_samples: no raw", {"--raw": nowhere}, nowhere, "no such folder", "pass --raw")
     add("build_samples: empty raw", {"--raw": empty}, empty, "no files of the table", "put them there")
-    add("build_samples: out holds something", {"--out": samples}, samples, "choose another --out")
+    add("build_samples: out holds something", {"--out": raw_log}, raw_log, "choose another --out")
+    add("build_samples: too little memory", {"--memory": 0.1}, "--memory", "0.1 GB are too little", "give at least")
     add("build_samples: typo in the spec", {"--spec": typo}, typo, "min_cuont", "did you mean `min_count`")
     add("build_samples: label always 0", {"--spec": never}, never, "objectives.like.label is always 0", "correct the")
     add("build_samples: truncated Parquet", {"--raw": cut_log}, cut_file, "cannot be read", "replace or remove")
@@ -136,8 +137,8 @@ NAMES = """
     simulate_logs: no spec | simulate_logs: out is a file | simulate_logs: out holds something
     simulate_logs: out below a file | simulate_logs: no users | simulate_logs: a share above one
     build_samples: no spec | build_samples: no raw | build_samples: empty raw | build_samples: out holds something
-    build_samples: typo in the spec | build_samples: label always 0 | build_samples: truncated Parquet
-    build_samples: CSV without a column
+    build_samples: too little memory | build_samples: typo in the spec | build_samples: label always 0
+    build_samples: truncated Parquet | build_samples: CSV without a column
     train: no spec | train: no samples | train: raw logs as samples | train: samples without manifest
     train: truncated samples | train: another spec | train: out is a run | train: out holds something
     train: out is a file | train: another model | train: no epochs | train: a negative rate | train: all dropped out
@@ -169,8 +170,11 @@ def outcomes(
 
 
 def held(out: Path) -> list[Path]:
-    """All there is in the folder of an --out."""
-    return sorted(out.parent.rglob("*")) if out.parent.is_dir() else []
+    """All there is in the folder of an --out, but for the work with which the next build of samples goes on."""
+    found = sorted(out.parent.rglob("*")) if out.parent.is_dir() else []
+    if out.is_dir() and [path.name for path in out.iterdir()] == [".work"]:
+        found.remove(out)
+    return [path for path in found if out / ".work" not in (path, *path.parents)]
 
 
 @pytest.mark.parametrize("name", EVERY)

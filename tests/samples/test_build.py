@@ -83,7 +83,7 @@ def test_the_samples_and_their_order_do_not_depend_on_the_number_of_partitions(
     messy_spec: Path, messy_raw: Path, messy_store: Path, messy_manifest: Manifest, tmp_path: Path, partitions: int
 ) -> None:
     manifest = build_samples(messy_spec, messy_raw, tmp_path / "out", Options(partitions=partitions))
-    assert len({file.path[-20:-9] for file in manifest.files}) == partitions
+    assert len({file.path.split("-")[-3] for file in manifest.files}) == partitions
     assert_frame_equal(stored_rows(tmp_path / "out", manifest), stored_rows(messy_store, messy_manifest))
     same = {"files": messy_manifest.files, "created": messy_manifest.created}
     assert manifest.model_copy(update=same) == messy_manifest
@@ -92,7 +92,7 @@ def test_the_samples_and_their_order_do_not_depend_on_the_number_of_partitions(
 
 def test_rows_are_ordered_by_day_hash_of_the_user_user_time_and_id(messy_store: Path, messy_manifest: Manifest) -> None:
     rows = stored_rows(messy_store, messy_manifest)
-    local_day = pl.from_epoch("time_ms", "ms").dt.offset_by("8h").dt.date()
+    local_day = pl.from_epoch("time_ms", "ms").dt.offset_by("8h").dt.date().alias("day")
     keys = rows.with_columns(pl.Series("hash", user_hash(rows["user_id"]))).select(
         local_day, "hash", "user_id", "time_ms", "sample_id"
     )
@@ -193,9 +193,7 @@ def test_the_statistics_are_those_of_the_stored_samples(messy_store: Path, messy
                 assert day.outside[name] == (column == 0).sum()
     videos = pl.read_parquet(messy_store / messy_manifest.learned.vocabularies["video"].path)
     assert found.distinct["video"] == videos.height
-    assert (
-        found.distinct["user"] == pl.concat(part for parts in samples.values() for part in parts)["user_id"].n_unique()
-    )
+    assert found.distinct["user"] == stored_rows(messy_store, messy_manifest)["user_id"].n_unique()
 
 
 # --------------------------------------------------------------------------- an interaction log of 12 rows
@@ -318,13 +316,13 @@ objectives:"""
     counters = "counters: {days: [1], by: {user: uid}, measures: {shown: {}}}\ntables:"
     both = SMALL.replace("objectives:", seen).replace("tables:", counters)
     found = {}
-    for name, spec in (("all", both), ("some", f"{both}filter: seconds <> 8 and seconds <> 10\n")):
+    for name, spec in (("all", both), ("some", f"{both}filter: seconds <> 8 and seconds <> 50\n")):
         (tmp_path / name).mkdir()
         manifest = build_samples(*small(tmp_path / name, spec), tmp_path / name / "out")
         found[name] = manifest, stored_rows(tmp_path / name / "out", manifest)
     (everything, all_rows), (filtered, rows) = found["all"], found["some"]
     assert (everything.filtered, filtered.filtered) == (0, 2)
-    kept = ~all_rows["time_ms"].is_in([1, 4])
+    kept = ~all_rows["time_ms"].is_in([4, 5])
     assert rows["sample_id"].to_list() == all_rows.filter(kept)["sample_id"].to_list()
     assert filtered.labels["click"]["train"].rows == everything.labels["click"]["train"].rows - 2
     lengths = [frame["feature_seen"].list.len() for frame in (rows, all_rows.filter(kept))]

@@ -223,7 +223,7 @@ def test_two_builds_give_the_same_files(built: Path, whole_log: Path, dated_spec
 
 
 def test_a_build_of_what_is_finished_makes_nothing_anew(store: Path, whole_log: Path, dated_spec: Path) -> None:
-    build(dated_spec, whole_log, store)  # of the copy
+    build(dated_spec, whole_log, store)
     before = finished(store)
     build(dated_spec, whole_log, store)
     assert finished(store) == before
@@ -241,7 +241,7 @@ def finished(store: Path, *stages: str) -> Stamps:
 def test_what_training_alone_uses_makes_nothing_anew(
     store: Path, whole_log: Path, dated_spec: Path, tmp_path: Path
 ) -> None:
-    build(dated_spec, whole_log, store)  # of the copy
+    build(dated_spec, whole_log, store)
     before, samples = finished(store), samples_by_day(store)
     assert len(before) > 100
     spec = tmp_path / "spec.yaml"
@@ -259,7 +259,7 @@ def test_what_training_alone_uses_makes_nothing_anew(
 def test_a_changed_feature_keeps_all_that_comes_before_drafts(
     store: Path, whole_log: Path, dated_spec: Path, tmp_path: Path
 ) -> None:
-    build(dated_spec, whole_log, store)  # of the copy
+    build(dated_spec, whole_log, store)
     earlier = ("dealt", "profiles", "attributed", "counted", "daily", "windows")
     before, drafts = finished(store, *earlier), finished(store, "drafts")
     spec = tmp_path / "spec.yaml"
@@ -322,7 +322,7 @@ def test_the_stage_that_changes_name_is_where_work_begins_again(
     name: str, store: Path, whole_log: Path, dated_spec: Path, tmp_path: Path
 ) -> None:
     edits, expected = EDITS[name]
-    build(dated_spec, whole_log, store)  # of the copy
+    build(dated_spec, whole_log, store)
     before = {stage: finished(store, stage) for stage in ORDER}
     spec = tmp_path / "spec.yaml"
     spec.write_text(edited(dated_spec.read_text(), *edits))

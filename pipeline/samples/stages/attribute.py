@@ -25,9 +25,14 @@ HASH = "hash of the user"  # a column of the attributed impressions, which are i
 
 
 class Attribution(Receipt):
-    """What became of the rows of one partition and day; `outside_window` and `attributed` are by kind of event."""
+    """What became of the rows of one partition and day; `outside_window` and `attributed` are by kind of event.
+
+    `digest` tells apart results by what they hold: rows of later days that belong to no impression of this one, such as
+    those of a day that was added, change nothing that is made of them.
+    """
 
     rows: int
+    digest: str
     duplicates: dict[str, int]
     rejected: dict[str, int]
     attributed: dict[str, int]
@@ -58,25 +63,33 @@ class Unit:
 
     @property
     def attributed(self) -> Results:
+        rows = {
+            table: {str(day): [piece.key for piece in pieces] for day, pieces in sorted(days.items())}
+            for table, days in self.pieces.items()
+        }
+        return results(self.store, "attributed", self.name, key_of("attribute", self._rules(), rows, self.name))
+
+    def digest(self, outcomes: dict[str, pl.DataFrame]) -> str:
+        """Tells apart what was attributed: by the impressions of the unit, and the events that they have."""
+        shown = [piece.key for piece in self.pieces["impression"].get(self.day, ())]
+        return key_of(self._rules(), shown, {name: content_digest(events) for name, events in outcomes.items()})
+
+    def _rules(self) -> list[object]:
+        """What of the spec attribution goes by."""
         logs = self.spec.logs
         of_events = {
             n: e.model_dump(mode="json", include={"time", "within_s", "values"}) for n, e in logs.events.items()
         }
         of_impressions = logs.impression.model_dump(mode="json", include={"id", "user", "time", "outcomes"})
-        rows = {
-            table: {str(day): [piece.key for piece in pieces] for day, pieces in sorted(days.items())}
-            for table, days in self.pieces.items()
-        }
-        key = key_of("attribute", logs.timezone, of_impressions, of_events, rows, self.name)
-        return results(self.store, "attributed", self.name, key)
+        return [logs.timezone, of_impressions, of_events]
 
     @property
     def counted(self) -> Results:
         counters = self.spec.counters
         assert counters
         of_counters = counters.model_dump(mode="json", include={"by", "measures"})
-        profiles = {name: lies_in.folder.path for name, lies_in in self.profiles.items()}
-        key = key_of("count", self.attributed.folder.path, of_counters, self.spec.columns, self.spec.logs.day, profiles)
+        profiles = {name: lies_in.key for name, lies_in in self.profiles.items()}
+        key = key_of("count", self.attributed.key, of_counters, self.spec.columns, self.spec.logs.day, profiles)
         return results(self.store, "counted", self.name, key)
 
     def profile_rows(self) -> dict[str, pl.LazyFrame]:
@@ -136,6 +149,7 @@ def _attribute(unit: Unit) -> Attribution:
         unit.attributed.write("rejected", repeats)
     return Attribution(
         rows=impressions.height,
+        digest=unit.digest(outcomes),
         duplicates=duplicates,
         rejected=count_reasons(repeats),
         attributed={name: events.height for name, events in outcomes.items()},

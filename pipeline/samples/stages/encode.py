@@ -19,8 +19,8 @@ from pipeline.samples.work import Done, Receipt, Results, key_of, results
 from pipeline.spec import SAMPLE_ID, WEIGHT, HistoryFeature, IdFeature, Spec, VocabTable, feature_column, sample_columns
 from pipeline.storage import Folder
 
-# Small enough that the rows of many groups mix when training shuffles whole groups, large enough to read fast.
-ROWS_PER_GROUP = 4096
+# Training shuffles whole row groups: a file has enough of them for rows to mix, and none so small that it reads slowly.
+GROUPS_PER_FILE, ROWS_PER_GROUP = 32, (1024, 8192)
 
 
 class Encoded(Receipt):
@@ -116,7 +116,9 @@ def _coverage(raw: pl.DataFrame, encoded: pl.DataFrame, feature: str, spec: Spec
 
 def _write(store: Folder, path: str, split: SplitName, day: date, samples: pl.DataFrame) -> SampleFile:
     buffer = io.BytesIO()
-    samples.write_parquet(buffer, row_group_size=ROWS_PER_GROUP, compression="zstd", compression_level=1)
+    smallest, largest = ROWS_PER_GROUP
+    group = min(largest, max(smallest, samples.height // GROUPS_PER_FILE))
+    samples.write_parquet(buffer, row_group_size=group, compression="zstd", compression_level=1)
     content = buffer.getvalue()
     size = store.write(path, content)
     digest = hashlib.sha256(content).hexdigest()

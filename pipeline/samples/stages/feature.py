@@ -21,7 +21,7 @@ from pipeline.samples.days import begins_ms
 from pipeline.samples.features import append_features, past_values, start_column
 from pipeline.samples.history import VALUE, Stretches, in_order, look_up, still_needed
 from pipeline.samples.labels import KEEP, WANTED, append_labels
-from pipeline.samples.stages.attribute import HASH, Unit, event_rows, expressions_columns
+from pipeline.samples.stages.attribute import HASH, Attribution, Unit, event_rows, expressions_columns
 from pipeline.samples.stages.count import Part, Summed, WindowTask, read_windows
 from pipeline.samples.stages.deal import slot_of
 from pipeline.samples.tallies import SLOT, merge, tallies
@@ -49,9 +49,12 @@ class Drafted(Receipt):
 
 @dataclass(frozen=True)
 class Day:
-    """A unit, and the counters before its day: those of users in daily parts, others as finished windows."""
+    """A unit with its attribution, and the counters before its day: those of users in daily parts, others as finished
+    windows.
+    """
 
     unit: Unit
+    attribution: Attribution
     by_user: dict[str, tuple[Part, ...]]
     windows: dict[str, Done[WindowTask, Summed] | None]
 
@@ -65,7 +68,7 @@ class Day:
         counters = {by: [(part.back, part.digest) for part in parts] for by, parts in self.by_user.items()}
         counters |= {by: [(0, window.receipt.digest)] for by, window in self.windows.items() if window}
         profiles = {name: lies_in.key for name, lies_in in self.unit.profiles.items()}
-        key = key_of("draft", self.unit.attributed.key, of_spec, spec.logs.day, tables, labels, scenes, counters,
+        key = key_of("draft", self.attribution.digest, of_spec, spec.logs.day, tables, labels, scenes, counters,
                      spec.counters and spec.counters.model_dump(mode="json"), profiles, carried)  # fmt: skip
         return results(self.unit.store, "drafts", self.unit.name, key)
 
