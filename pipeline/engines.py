@@ -18,12 +18,12 @@ EngineName = Literal["local", "ray"]
 
 
 class Engine(Protocol):
-    """Runs a function over tasks; `workers` at a time, in no promised order."""
+    """Runs a function over tasks, `workers` at a time."""
 
     workers: int
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """The results in the order in which they come. An exception of the function is raised here."""
+        """The results in the order of the tasks. An exception of the function is raised here, as soon as it comes."""
         ...
 
 
@@ -47,7 +47,8 @@ class Processes:
         waiting: list[Future[Result]] = [self._pool.submit(function, task) for task in tasks]
         try:
             for done in as_completed(waiting):
-                yield done.result()
+                done.result()
+            yield from (task.result() for task in waiting)
         except BrokenProcessPool:
             fix = "if memory ran out, lower --memory or --workers; then run it again: what is finished is kept"
             raise StrataError("a worker process was killed", where="build_samples", fix=fix) from None
@@ -65,13 +66,14 @@ class Ray:
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         remote = self._ray.remote(num_cpus=1, max_retries=3)(function)
-        waiting = [remote.remote(task) for task in tasks]
-        while waiting:
-            done, waiting = self._ray.wait(waiting)
-            try:
-                yield from self._ray.get(done)
-            except self._ray.exceptions.RayTaskError as error:
-                raise error.cause from None
+        waiting = every = [remote.remote(task) for task in tasks]
+        try:
+            while waiting:
+                done, waiting = self._ray.wait(waiting)
+                self._ray.get(done)
+            yield from self._ray.get(every)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
 
 
 @contextmanager

@@ -24,11 +24,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A file below a folder: its name relative to it, bytes, and when it was written (ns since the epoch)."""
+    """A file below a folder: its name relative to it, bytes, and what changes when it is written again.
+
+    That is the time (ns since the epoch), or what fsspec tells versions apart by: Arrow drops the times that it reports.
+    """
 
     name: str
     size: int
-    written_ns: int
+    version: int | str
 
 
 @dataclass(frozen=True)
@@ -59,21 +62,33 @@ class Folder:
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
     def exists(self, name: str = "") -> bool:
-        info = self.filesystem.get_file_info(self._path(name))
-        return bool(info.type != pafs.FileType.NotFound)
+        """Raises StrataError if an object store does not answer."""
+        return bool(self._info(self._path(name)).type != pafs.FileType.NotFound)
 
     def files(self) -> list[FileInfo]:
-        """All files below the folder, in the order of their names; none if it does not exist."""
-        selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
-        found = [info for info in self.filesystem.get_file_info(selector) if info.is_file]
-        names = [os.path.relpath(info.path, self.path) for info in found]
-        listed = [FileInfo(name, info.size, info.mtime_ns or 0) for name, info in zip(names, found, strict=True)]
+        """All files below the folder, in the order of their names; none if it does not exist.
+
+        Raises StrataError if it cannot be listed.
+        """
+        found = self._info(pafs.FileSelector(self.path, recursive=True, allow_not_found=True))
+        listed = [self._listed(os.path.relpath(info.path, self.path), info) for info in found if info.is_file]
         return sorted((file for file in listed if ASIDE not in file.name), key=lambda file: file.name)
 
     def stat(self, name: str) -> FileInfo | None:
         """The file as it is now, or None if there is none."""
-        info = self.filesystem.get_file_info(self._path(name))
-        return FileInfo(name, info.size, info.mtime_ns or 0) if info.is_file else None
+        info = self._info(self._path(name))
+        return self._listed(name, info) if info.is_file else None
+
+    def _info(self, of: Any) -> Any:
+        try:
+            return self.filesystem.get_file_info(of)
+        except OSError as error:
+            raise StrataError(f"cannot be listed ({error})", where=self, fix="correct the address or the access") from None
+
+    def _listed(self, name: str, info: pafs.FileInfo) -> FileInfo:
+        if isinstance(self.filesystem, pafs.PyFileSystem):
+            return FileInfo(name, info.size, self.filesystem.handler.fs.ukey(info.path))
+        return FileInfo(name, info.size, info.mtime_ns or 0)
 
     def read(self, name: str) -> bytes:
         with self.filesystem.open_input_file(self._path(name)) as file:
@@ -110,9 +125,7 @@ class Folder:
         path = self._path(name)
         try:
             if not self.is_local:
-                with self.filesystem.open_output_stream(path) as stream:
-                    fill(stream)
-                    return int(stream.tell())
+                return self._send(path, fill)
             folder = os.path.dirname(path)
             os.makedirs(folder, exist_ok=True)
             aside = f"{folder}/{ASIDE}{os.getpid()}-{os.path.basename(path)}"
@@ -133,13 +146,23 @@ class Folder:
             fix = "free some space and run the same command again: what is finished is kept"
             raise StrataError(reason, where=path, fix=fix) from error
 
+    def _send(self, path: str, fill: Callable[[IO[bytes]], object]) -> int:
+        """Sends a file once it is whole: a stream to an object store stores what it was given even when that fails."""
+        with tempfile.TemporaryDirectory(prefix="strata-") as folder:
+            whole = Path(folder) / "whole"
+            with whole.open("wb") as file:
+                fill(file)
+            pafs.copy_files(str(whole), path, source_filesystem=pafs.LocalFileSystem(),
+                            destination_filesystem=self.filesystem)  # fmt: skip
+            return whole.stat().st_size
+
     def delete(self, names: list[str]) -> None:
         """Deletes files, and on this machine the folders that this leaves empty."""
         for name in names:
             self.filesystem.delete_file(self._path(name))
         if self.is_local:
             for folder in sorted({os.path.dirname(self._path(name)) for name in names}, key=len, reverse=True):
-                while folder != self.path and not os.listdir(folder):
+                while folder != self.path and os.path.isdir(folder) and not os.listdir(folder):
                     os.rmdir(folder)
                     folder = os.path.dirname(folder)
 

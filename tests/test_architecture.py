@@ -180,3 +180,35 @@ def test_the_libraries_we_use_do_not_cross_the_seam_either(rooms: tuple[str, ...
     modules = [".".join(parts) for parts in paths if room_of(parts) in rooms]
     program = f"import {', '.join(modules) or 'pipeline'}, sys; sys.exit({library!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+# Of sample building, in the order in which they run (deal's results are found again by pieces).
+STAGES = ("deal", "pieces", "profiles", "attribute", "count", "feature", "learn", "encode")
+# What the stages do to frames; these know nothing of files, receipts and partitions.
+FRAMES = (
+    *("attribution", "context", "counters", "days", "encoding"),
+    *("features", "hashing", "history", "labels", "tallies"),
+)
+
+
+def samples_imports(module: str) -> set[str]:
+    """What a module of the samples room imports of that room, such as `work` or `stages.deal`."""
+    path = ROOT / "pipeline" / "samples" / f"{module.replace('.', '/')}.py"
+    names = imported_names(ast.parse(path.read_text(encoding="utf-8")), path.relative_to(ROOT).parts[:-1])
+    inside = [name[2:-1] for _, name in names if name[:2] == ("pipeline", "samples")]
+    return {".".join(name) for name in inside}
+
+
+def test_a_stage_builds_on_earlier_ones_and_functions_on_frames_on_none():
+    assert {path.stem for path in (ROOT / "pipeline" / "samples" / "stages").glob("*.py")} == set(STAGES)
+    assert "stages.deal" in samples_imports("stages.pieces")
+    for at, stage in enumerate(STAGES):
+        assert not samples_imports(f"stages.{stage}") & {f"stages.{later}" for later in STAGES[at:]}
+    for module in FRAMES:
+        assert not [name for name in samples_imports(module) if name.startswith("stages") or name == "work"]
+
+
+def test_only_the_engines_know_ray():
+    for file in python_files(ROOT):
+        names = imported_names(ast.parse(file.read_text(encoding="utf-8")), file.relative_to(ROOT).parts[:-1])
+        assert file.name == "engines.py" or "ray" not in {name[0] for _, name in names}, file

@@ -52,6 +52,10 @@ def plan(options: Options, impressions: list[RawFile], all_files: list[RawFile],
     Otherwise there are as many as it takes for one day of one partition to fit into a worker's memory, even if all
     impressions were of one day.
     """
+    for name, number, most in (("workers", options.workers, None), ("partitions", options.partitions, SLOTS)):
+        if number is not None and not 1 <= number <= (most or number):
+            limit = f"from 1 to {most}" if most else "at least 1"
+            raise StrataError(f"found {number}", where=f"--{name}", fix=f"give {limit}")
     rows = estimate_rows(impressions)
     workers = options.workers or (available_cores() if estimate_rows(all_files) > FEW_ROWS else 1)
     share = options.memory_gb * GB / workers - WORKER_BYTES

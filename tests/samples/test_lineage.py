@@ -146,6 +146,10 @@ MISTAKES = {
                      "objectives.watch.where: there is no column `plays` that it may use; did you mean `play`?"),
     "scene": ("scenes.feed.where", "page = 1", "scenes.feed.where: there is no column `page` that it may use; "),
     "weight": ("sample_weight", "weight", "sample_weight: there is no column `weight` that it may use; "),
+    "filter": ("filter", "page = 1", "filter: there is no column `page` that it may use; "),
+    "filter that is no condition": ("filter", "length + 1", "filter: `length + 1` is Int32; a condition must be true"),
+    "down-sampling": ("downsample", [{"where": "play", "keep": 0.5}, {"where": "plays", "keep": 0.1}],
+                      "downsample.1.where: there is no column `plays` that it may use; did you mean `play`?"),
     "measure": ("counters.measures.played.mean", "metres",
                 "counters.measures.played.mean: there is no column `metres` that it may use; "),
     "check": ("logs.events.play.checks", ["second >= 0"],
@@ -184,6 +188,23 @@ def test_a_mistake_is_one_line_that_names_the_key(path: str, value: object, mess
     assert refusal(changed(EVENT_LOGS, path, value)).startswith(message)
 
 
+def test_a_range_of_text_is_refused() -> None:
+    buckets = changed(EVENT_LOGS, "tables.length", {"encode": "buckets", "boundaries": [1], "dim": 2})
+    check_lineage(buckets, Path("spec.yaml"))
+    message = refusal(changed(buckets.model_dump(), "features.bucket.source", "tab"))
+    assert message == "features.bucket: `tab` is String; it must be a number"
+
+
+def test_when_a_profile_is_valid_is_no_column_of_a_sample() -> None:
+    clip = {"files": "clip", "columns": {"video": "int64", "length": "int32", "since": "int64", "until": "int64"},
+            "key": "video", "valid_from": "since", "valid_to": "until"}  # fmt: skip
+    dated = changed(EVENT_LOGS, "logs.profiles.clip", clip)
+    check_lineage(dated, Path("spec.yaml"))
+    for column in ("since", "until"):
+        message = refusal(changed(dated.model_dump(), "features.length.source", column))
+        assert message.startswith(f"features.length.source: there is no column `{column}` that it may use; ")
+
+
 OTHER_ROWS = ["sum(length)", "length - avg(length) over (partition by uid)", "rank() over (order by ms)",
               "lag(length) over (order by ms)", "count(*)", "max(length in (1, 2))", '"^l.*$"']  # fmt: skip
 
@@ -199,6 +220,7 @@ OTHER_ROWS = ["sum(length)", "length - avg(length) over (partition by uid)", "ra
         ("objectives.watch.where", "({}) > 0"),
         ("scenes.feed.where", "({}) > 0"),
         ("sample_weight", "{}"),
+        ("filter", "({}) > 0"),
         ("counters.measures.played.mean", "{}"),
         ("counters.measures.shown.where", "({}) > 0"),
     ],

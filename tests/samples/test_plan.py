@@ -97,3 +97,20 @@ def test_the_partitions_of_an_earlier_build_stay(tmp_path: Path) -> None:
     store.write(PLAN, b'{"partitions": 11}')
     assert plan(Options(workers=1), files, files, store).partitions == 11
     assert plan(Options(workers=1, partitions=5), files, files, store).partitions == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(partitions=0), "--partitions: found 0; give from 1 to 4096"),
+        (Options(partitions=-3), "--partitions: found -3; give from 1 to 4096"),
+        (Options(partitions=4097), "--partitions: found 4097; give from 1 to 4096"),
+        (Options(workers=0), "--workers: found 0; give at least 1"),
+    ],
+)
+def test_numbers_that_divide_nothing_are_refused(tmp_path: Path, options: Options, message: str) -> None:
+    table, raw = log(tmp_path / "raw", 10)
+    files = find_files("log", table, raw)
+    with pytest.raises(StrataError) as error:
+        plan(options, files, files, Folder.at(tmp_path / "store"))
+    assert str(error.value) == message
