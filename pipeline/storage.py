@@ -83,7 +83,9 @@ class Folder:
         try:
             return self.filesystem.get_file_info(of)
         except OSError as error:
-            raise StrataError(f"cannot be listed ({error})", where=self, fix="correct the address or the access") from None
+            raise StrataError(
+                f"cannot be listed ({error})", where=self, fix="correct the address or the access"
+            ) from None
 
     def _listed(self, name: str, info: pafs.FileInfo) -> FileInfo:
         if isinstance(self.filesystem, pafs.PyFileSystem):

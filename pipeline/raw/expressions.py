@@ -32,5 +32,5 @@ def is_row_wise(expression: pl.Expr, schema: dict[str, pl.DataType]) -> bool:
     """
     if expression.meta.has_multiple_outputs():  # a pattern such as "^is_.*$" stands for all columns that match
         return False
-    plan = pl.LazyFrame(schema=schema).with_columns(expression.alias("value")).slice(1, 1).explain()
+    plan = pl.LazyFrame(schema=schema).with_columns(expression.alias(" ")).slice(1, 1).explain()
     return plan.lstrip().startswith("WITH_COLUMNS")

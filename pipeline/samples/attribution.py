@@ -8,7 +8,8 @@ import polars as pl
 from pipeline.spec import Event, Logs
 
 EVENT_TIME = "event_time_ms"
-ROW = "impression_row"  # of an event: the row of its impression in the frame of impressions
+# What an event knows of its impression, by names that no declared column has: its row, user and time.
+ROW, SHOWN_TO, SHOWN_AT = "row of the impression", "user of the impression", "time of the impression"
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Attributed:
     """Events of one kind that belong to an impression, and of those that do not how many came too early or too late."""
 
     events: pl.DataFrame
-    """`impression_row` (uint32), `event_time_ms` and the event's own values."""
+    """ROW (uint32), `event_time_ms` and the event's own values."""
     outside_window: int
 
 
@@ -48,13 +49,11 @@ def attribute_events(impressions: pl.DataFrame, events: pl.DataFrame, event: Eve
     is attributed like any other.
     """
     ids, user = list(logs.impression.id), logs.impression.user
-    # No value of an event may be called one of these; columns that are no value may have any name.
-    shown = impressions.select(*ids, impression_user=user, impression_time=logs.impression.time).with_row_index(ROW)
+    shown = impressions.select(*ids, pl.col(user).alias(SHOWN_TO), pl.col(logs.impression.time).alias(SHOWN_AT))
+    shown = shown.with_row_index(ROW)
     own = events.select(*{*ids, user}, pl.col(event.time).alias(EVENT_TIME), *event.values)
-    found = own.join(shown, on=ids, how="inner", maintain_order="left").filter(
-        pl.col(user) == pl.col("impression_user")
-    )
-    delay = pl.col(EVENT_TIME) - pl.col("impression_time")
+    found = own.join(shown, on=ids, how="inner", maintain_order="left").filter(pl.col(user) == pl.col(SHOWN_TO))
+    delay = pl.col(EVENT_TIME) - pl.col(SHOWN_AT)
     within = found.filter(delay.is_between(0, event.within_s * 1000))
     return Attributed(within.select(ROW, EVENT_TIME, *event.values), outside_window=found.height - within.height)
 

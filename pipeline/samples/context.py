@@ -64,7 +64,7 @@ def without_column(profile: str) -> str:
 
 def count_repeats(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:
     """Adds how many rows before each have the same id: interaction logs may repeat one with other content."""
-    ids = list(logs.impression.id)
+    ids = list(dict.fromkeys((*logs.impression.id, logs.impression.user)))
     if logs.events or impressions.select(pl.struct(ids).is_first_distinct().all()).item():
         return impressions.with_columns(pl.lit(0).alias(REPEAT))
     return impressions.with_columns(pl.int_range(pl.len()).over(ids).alias(REPEAT))

@@ -15,13 +15,15 @@ from pipeline.spec import Counters
 
 EXACT = pl.Decimal(38, 9)
 KEY = "key"
+MOST = 1e18  # a value from here on is no measurement; decimals hold the sum of any number of smaller ones
 
 
 def daily_counts(events: dict[str, pl.DataFrame], counters: Counters, key: str) -> pl.DataFrame:
     """Per key and day: the rows of each measure, and the sum of what a mean is taken of, to nine decimal places.
 
     `events` has for each kind its rows with the key column, `local_day` (the day of the event) and whatever the
-    measures' expressions use. A row whose value is no finite number is not counted by its measure.
+    measures' expressions use. A row whose value is no number below
+    MOST is not counted by its measure.
     """
     parts = []
     for kind in {measure.event: None for measure in counters.measures.values()}:
@@ -31,7 +33,7 @@ def daily_counts(events: dict[str, pl.DataFrame], counters: Counters, key: str) 
                 counts = parse(measure.where).fill_null(False) if measure.where else pl.lit(True)
                 if measure.mean:
                     value = parse(measure.mean).cast(pl.Float64)
-                    counts = counts & value.is_finite().fill_null(False)
+                    counts = counts & (value.abs() < MOST).fill_null(False)
                     sums.append(pl.when(counts).then(value).cast(EXACT).sum().alias(f"{name} sum"))
                 sums.append(counts.sum().cast(pl.Int64).alias(f"{name} n") if measure.where or measure.mean
                             else pl.len().cast(pl.Int64).alias(f"{name} n"))  # fmt: skip

@@ -61,7 +61,7 @@ class Outcome:
         if bad_weights:
             raise StrataError(f"sample_weight: {bad_weights} samples have none, or a negative one",
                               where=self.spec_path, fix="correct the expression")  # fmt: skip
-        if self.tally.filter((pl.col("what") == "rows") & pl.col("scene").is_not_null()).is_empty():
+        if not self.tally.filter((pl.col("what") == "rows") & pl.col("scene").is_not_null())["rows"].sum():
             raise StrataError("scenes: none of the impressions is in any scene", where=self.spec_path,
                               fix="correct their `where`")  # fmt: skip
         labels, _ = self.summary

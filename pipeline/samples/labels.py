@@ -6,6 +6,7 @@ import polars as pl
 
 from pipeline.manifest import LabelStatistics, SplitName
 from pipeline.raw.expressions import parse
+from pipeline.samples.counters import MOST
 from pipeline.spec import (
     WEIGHT,
     BinaryObjective,
@@ -64,6 +65,8 @@ def bad_label(
     highest = max(split.max for split in splits.values() if split.max is not None)
     if isinstance(objective, BinaryObjective) and not 0 <= lowest <= highest <= 1:
         return f"is binary, but has values from {lowest:g} to {highest:g}"
+    if highest >= MOST:
+        return f"has values up to {highest:g}, which is no measurement"
     if isinstance(objective, RegressionObjective) and lowest < 0:
         return f"has negative values, down to {lowest:g}"
     return None

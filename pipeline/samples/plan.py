@@ -59,7 +59,7 @@ def plan(options: Options, impressions: list[RawFile], all_files: list[RawFile],
     rows = estimate_rows(impressions)
     workers = options.workers or (available_cores() if estimate_rows(all_files) > FEW_ROWS else 1)
     share = options.memory_gb * GB / workers - WORKER_BYTES
-    if share < WORKER_BYTES:
+    if not share >= WORKER_BYTES:  # so that NaN is refused as well
         raise StrataError(f"{options.memory_gb:g} GB are too little for {workers} workers", where="--memory",
                           fix=f"give at least {2 * workers * WORKER_BYTES / GB:g} GB, or fewer --workers")  # fmt: skip
     earlier = json.loads(store.read(PLAN))["partitions"] if store.exists(PLAN) else None
@@ -91,17 +91,20 @@ def _rows(file: RawFile) -> int:
 def split_days(days: Iterable[date], split: Split, raw: Folder) -> dict[date, SplitName]:
     """The split of each day: by the dates that the spec names, or else the last ones are for test and validation.
 
-    Raises StrataError if there is no day to train on.
+    Raises StrataError if one of the three has no day.
     """
     ordered = sorted(days)
+    if not ordered:
+        raise StrataError("has no impression that meets the spec's filter", where=raw, fix="correct `filter`")
     if split.valid_from and split.test_from:
-        valid, test = ([day >= begin for day in ordered].count(False) for begin in (split.valid_from, split.test_from))
-        needed = f"the first is {ordered[0]}, and validation begins on {split.valid_from}"
+        valid, test = (sum(day < begin for day in ordered) for begin in (split.valid_from, split.test_from))
+        period = f"they are {ordered[0]} to {ordered[-1]}"
+        wanted = f"{period}, validation begins on {split.valid_from} and the test on {split.test_from}"
     else:
         test = len(ordered) - split.test_days
         valid = test - split.valid_days
-        needed = f"validation and test alone take {split.valid_days + split.test_days}"
-    if valid <= 0:
-        raise StrataError(f"has impressions on {len(ordered)} days, but {needed}", where=raw,
-                          fix="add earlier days, or change `split` in the spec")  # fmt: skip
+        wanted = f"validation and test alone take {split.valid_days + split.test_days}"
+    if not 0 < valid < test < len(ordered):
+        fix = "add earlier days, or change `split` in the spec" if valid <= 0 else "add the later days, or change `split`"
+        raise StrataError(f"has impressions on {len(ordered)} days, but {wanted}", where=raw, fix=fix)
     return {d: "train" if at < valid else "valid" if at < test else "test" for at, d in enumerate(ordered)}

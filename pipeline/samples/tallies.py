@@ -192,7 +192,7 @@ def _counts(rows: pl.DataFrame, spec: Spec) -> pl.DataFrame:
         columns.append(mask.sum().cast(pl.Int64).alias(f"rows {at}"))
         if one["what"] == "label":
             label = pl.col(label_column(str(one["name"]))).filter(mask).cast(pl.Float64)
-            columns.append(label.cast(EXACT).sum().alias(f"sum {at}"))
+            columns.append(label.cast(EXACT, strict=False).sum().alias(f"sum {at}"))
             columns += [label.min().alias(f"min {at}"), label.max().alias(f"max {at}")]
     found = rows.select(columns).row(0, named=True)
     values = ({c: found.get(f"{c} {at}") for c in ("rows", "sum", "min", "max")} for at in range(len(counted)))

@@ -53,9 +53,9 @@ class EncodeTask:
 
 
 def write_samples(task: EncodeTask) -> Done[EncodeTask, Encoded]:
-    """Writes `split=S/date=D/part-<partition>-<run>-<key>.parquet`; the key tells apart versions of a file.
+    """Writes `split=S/date=D/part-<local day>-<partition>-<run>-<key>.parquet`; the key tells apart versions of a file.
 
-    So a reader of the finished store never finds a file changed under it.
+    So a reader of the finished store never finds a file changed under it, and the names are in the order of the rows.
     """
     return task.results.once(task, Encoded, lambda: _write_samples(task))
 
@@ -81,7 +81,8 @@ def _write_samples(task: EncodeTask) -> Encoded:
             if split == "train":
                 baselines.append(label_counts(encoded, spec))
                 encoded = thin(encoded)
-            path = f"split={split}/date={day}/part-{unit.partition:04d}-{run:03d}-{task.results.key[:8]}.parquet"
+            part = f"part-{unit.day:%Y%m%d}-{unit.partition:04d}-{run:03d}-{task.results.key[:8]}.parquet"
+            path = f"split={split}/date={day}/{part}"
             if encoded.height:
                 files.append(_write(task.store, path, split, day, encoded.select(sample_columns(spec))))
     task.results.write("baselines", pl.concat([pl.DataFrame(schema=LABEL_COUNTS), *baselines]))

@@ -49,9 +49,7 @@ class Drafted(Receipt):
 
 @dataclass(frozen=True)
 class Day:
-    """A unit with its attribution, and the counters before its day: those of users in daily parts, others as finished
-    windows.
-    """
+    """A unit, its attribution, and the counters before its day: of users in daily parts, others as windows."""
 
     unit: Unit
     attribution: Attribution
@@ -107,8 +105,10 @@ def _draft(day: Day, lies_in: Results, before: Results | None) -> Drafted:
         run = append_context(impressions[rows].drop(HASH).lazy(), profiles, spec)
         if spec.counters:
             run = append_counters(run, counters, spec.counters)
-        run = append_identity(append_labels(run, spec), spec.logs).with_columns(pl.Series(SLOT, blocks))
-        run = append_features(run, {f: Stretches(s.start[rows], s.length[rows]) for f, s in stretches.items()}, spec)
+        of_run = {f: Stretches(s.start[rows], s.length[rows]) for f, s in stretches.items()}
+        run = append_features(append_labels(run, spec), of_run, spec)
+        # Last, because a log may have columns of its own called `user_id` or `time_ms`.
+        run = append_identity(run, spec.logs).with_columns(pl.Series(SLOT, blocks))
         stored = [DAY, KEEP, *sample_columns(spec), *map(start_column, stretches)]
         shown = run.select(*stored, SLOT, WANTED, *map(without_column, without)).collect()
         if nulls := shown[DAY].null_count():
