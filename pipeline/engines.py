@@ -15,6 +15,8 @@ from pipeline.errors import StrataError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 EngineName = Literal["local", "ray"]
+# The next run of rows needs the memory of the one before: giving it back in between costs a tenth of the time.
+KEEP_MEMORY = {"_RJEM_MALLOC_CONF": "dirty_decay_ms:10000,muzzy_decay_ms:10000"}
 
 
 class Engine(Protocol):
@@ -85,18 +87,16 @@ def engine(name: EngineName, workers: int, ray_address: str | None = None) -> It
     elif workers == 1:
         yield InProcess()
     else:
-        before = os.environ.get("POLARS_MAX_THREADS")
-        # Read once, when Polars is imported: the processes inherit it.
-        os.environ["POLARS_MAX_THREADS"] = str(max(1, available_cores() // workers))
+        before = dict(os.environ)
+        # Read once, when Polars is imported: the processes inherit them.
+        os.environ |= {"POLARS_MAX_THREADS": str(max(1, available_cores() // workers)), **KEEP_MEMORY}
         try:
             context = multiprocessing.get_context("spawn")  # Polars' threads do not survive a fork
             with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as pool:
                 yield Processes(workers, pool)
         finally:
-            if before is None:
-                del os.environ["POLARS_MAX_THREADS"]
-            else:
-                os.environ["POLARS_MAX_THREADS"] = before
+            os.environ.clear()
+            os.environ |= before
 
 
 def available_cores() -> int:

@@ -26,7 +26,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class FileInfo:
     """A file below a folder: its name relative to it, bytes, and what changes when it is written again.
 
-    That is the time (ns since the epoch), or what fsspec tells versions apart by: Arrow drops the times that it reports.
+    That is the time (ns since the epoch), or what fsspec tells versions apart by: Arrow drops the times of its files.
     """
 
     name: str

@@ -150,7 +150,7 @@ def _profiles(
         of_partition = {p: pieces.get(name, {}).get((p, None), ()) for p in (range(partitions) if of_users else [0])}
         prepared = {p: ProfileTask(store, name, profile, of_part) for p, of_part in of_partition.items()}
         tasks[name] = {p: prepared[p if of_users else 0] for p in range(partitions)}
-    different = {task.results.key: task for of_name in tasks.values() for task in of_name.values()}
+    different = {task.results.folder.path: task for of_name in tasks.values() for task in of_name.values()}
     done = work.do("preparing profiles", prepare_profile, different.values())
     return done, {name: {p: task.results for p, task in of_name.items()} for name, of_name in tasks.items()}
 

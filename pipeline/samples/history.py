@@ -38,7 +38,7 @@ def look_up(asked: pl.DataFrame, past: pl.DataFrame, last: int) -> Stretches:
     """
     if past.is_empty() or asked.is_empty():
         return Stretches(np.zeros(asked.height, np.int64), np.zeros(asked.height, np.int64))
-    begins = np.flatnonzero(past.select(pl.col("user").rle_id().diff().fill_null(1) != 0).to_series().to_numpy())
+    begins = _begins(past["user"])
     users = pl.DataFrame({"user": past["user"][begins], "number": np.arange(len(begins))})
     # A row's user is looked up once per run of rows of the same user.
     runs = asked["user"].rle_id().to_numpy()
@@ -62,9 +62,18 @@ def still_needed(past: pl.DataFrame, last: int, before_ms: int) -> pl.DataFrame:
 
     Of the events before `before_ms` only the `last` of each user.
     """
-    earlier = pl.col(EVENT_TIME) < before_ms
-    from_the_end = pl.col("user").filter(earlier).len() - pl.int_range(pl.len())
-    return past.filter((~earlier | (from_the_end <= last)).over("user"))
+    if past.is_empty():
+        return past
+    begins = _begins(past["user"])
+    earlier = np.add.reduceat((past[EVENT_TIME] < before_ms).to_numpy().astype(np.int64), begins)
+    first_kept = begins + np.maximum(earlier - last, 0)
+    kept = np.arange(past.height) >= np.repeat(first_kept, np.diff([*begins, past.height]))
+    return past.filter(kept)
+
+
+def _begins(users: pl.Series) -> np.ndarray:
+    """Where each user's rows begin, in a column in which they lie together."""
+    return np.flatnonzero(np.diff(users.rle_id().to_numpy().astype(np.int64), prepend=-1))
 
 
 def stretch(values: pl.Series, stretches: Stretches) -> pl.Series:

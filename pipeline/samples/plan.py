@@ -105,6 +105,8 @@ def split_days(days: Iterable[date], split: Split, raw: Folder) -> dict[date, Sp
         valid = test - split.valid_days
         wanted = f"validation and test alone take {split.valid_days + split.test_days}"
     if not 0 < valid < test < len(ordered):
-        fix = "add earlier days, or change `split` in the spec" if valid <= 0 else "add the later days, or change `split`"
+        fix = (
+            "add earlier days, or change `split` in the spec" if valid <= 0 else "add the later days, or change `split`"
+        )
         raise StrataError(f"has impressions on {len(ordered)} days, but {wanted}", where=raw, fix=fix)
     return {d: "train" if at < valid else "valid" if at < test else "test" for at, d in enumerate(ordered)}

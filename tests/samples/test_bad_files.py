@@ -161,7 +161,9 @@ def tasks(log: Path, spec_path: Path, tmp_path: Path) -> Callable[[bool], dict[P
     return listed
 
 
-@pytest.mark.parametrize(("happens", "says"), [("gone", "disappeared"), ("longer", "changed"), ("rewritten", "changed")])
+@pytest.mark.parametrize(
+    ("happens", "says"), [("gone", "disappeared"), ("longer", "changed"), ("rewritten", "changed")]
+)
 def test_a_file_that_is_not_what_was_listed_is_bad(
     tasks: Callable[[bool], dict[Path, DealTask]], log: Path, happens: str, says: str
 ) -> None:
@@ -179,9 +181,7 @@ def test_a_file_that_is_not_what_was_listed_is_bad(
     assert not done.task.results.folder.files()  # so that the next run tries again
 
 
-def test_a_file_that_grows_while_it_is_read_is_bad(
-    tasks: Callable[[bool], dict[Path, DealTask]], log: Path
-) -> None:
+def test_a_file_that_grows_while_it_is_read_is_bad(tasks: Callable[[bool], dict[Path, DealTask]], log: Path) -> None:
     path = log / "click" / "2026-03-02-000.csv"
     path.write_text("impression_id,user_id,time_ms\n1,1,1772323200000\n")
     task = tasks(False)[path]
@@ -225,7 +225,9 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
         lines = [line for line in done.stderr.splitlines() if not line.startswith("[ ")]
         assert (done.returncode, done.stdout, len(lines)) == (2, "", 1), done.stderr
         assert lines[0].startswith(f"error: {out}/")
-        assert lines[0].endswith("the disk is full; free some space and run the same command again: what is finished is kept")
+        assert lines[0].endswith(
+            "the disk is full; free some space and run the same command again: what is finished is kept"
+        )
         with pytest.raises(StrataError, match="no sample store"):
             load_manifest(out)
     ballast.unlink()

@@ -32,7 +32,9 @@ def content(store: Path) -> Store:
     manifest = load_manifest(store)
     rows: dict[str, list[pl.DataFrame]] = {}
     for file in manifest.files:
-        rows.setdefault(f"{file.split} {file.date}", []).append(pl.read_parquet(store / file.path, hive_partitioning=False))
+        rows.setdefault(f"{file.split} {file.date}", []).append(
+            pl.read_parquet(store / file.path, hive_partitioning=False)
+        )
     vocabularies = {v.path: (store / v.path).read_bytes() for v in manifest.learned.vocabularies.values()}
     rejected = {path.name: pl.read_parquet(path).sort(pl.all()) for path in (store / "rejected").glob("*.parquet")}
     statistics = (store / "statistics.json").read_text()
@@ -124,6 +126,23 @@ def test_a_day_of_one_user_is_worked_on_in_runs(
     parts = [file.path.split("part-")[1] for file in load_manifest(tmp_path / "runs").files]
     assert max(part.split("-")[2] for part in parts) >= "002"
     assert_same(found, expected)
+
+
+# ------------------------------------------------------------------------------------ partitions without profiles
+
+
+def test_a_partition_may_have_no_row_of_several_profiles(spec_path: Path, busy_log: Path, tmp_path: Path) -> None:
+    raw = shutil.copytree(busy_log, tmp_path / "raw")
+    shutil.rmtree(raw / "user")
+    (raw / "user").mkdir()
+    (raw / "user" / "one.csv").write_text("user_id,age_group,city,device\n1,a,b,c\n")
+    (raw / "tier.csv").write_text("user_id,tier\n1,gold\n")
+    tier = "    tier: {files: tier.csv, key: user_id, columns: {user_id: int64, tier: string}}\n    video:\n      files: video"
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(spec_path.read_text().replace("    video:\n      files: video", tier))
+    one = build(spec, raw, tmp_path / "one", Options(workers=1, partitions=1))
+    assert one[0].without_profile["tier"] == one[0].without_profile["user"] > 0
+    assert_same(build(spec, raw, tmp_path / "two", Options(workers=1, partitions=2)), one)
 
 
 # ---------------------------------------------------------------------------------------------------- KuaiRand
