@@ -55,11 +55,11 @@ def test_a_day_that_comes_later_moves_no_other_if_the_split_is_by_dates() -> Non
         ({"valid_days": 2}, "has impressions on 3 days, but validation and test alone take 3; add earlier days"),
         ({"valid_days": 9}, "has impressions on 3 days, but validation and test alone take 10; add earlier days"),
         ({"valid_from": MONDAY, "test_from": MONDAY + timedelta(2)},
-         "has impressions on 3 days, but they are 2026-03-02 to 2026-03-04, validation begins on 2026-03-02 and the test on "
-         "2026-03-04; add earlier"),
+         "has impressions on 3 days, but they are 2026-03-02 to 2026-03-04, validation begins on 2026-03-02 "
+         "and the test on 2026-03-04; add earlier"),
         ({"valid_from": MONDAY + timedelta(1), "test_from": MONDAY + timedelta(3)},
-         "has impressions on 3 days, but they are 2026-03-02 to 2026-03-04, validation begins on 2026-03-03 and the test on "
-         "2026-03-05; add the later days"),
+         "has impressions on 3 days, but they are 2026-03-02 to 2026-03-04, validation begins on 2026-03-03 "
+         "and the test on 2026-03-05; add the later days"),
     ],
 )  # fmt: skip
 def test_a_split_needs_a_day_to_train_on(split: dict[str, object], message: str) -> None:
