@@ -1,4 +1,4 @@
-"""Raw files that are damaged, incomplete or changing, and a disk that fills up: one line or quarantine, nothing lost."""
+"""Raw files that are damaged or changing, and a disk that fills up: one line or quarantine, and nothing is lost."""
 
 import gzip
 import hashlib

@@ -292,7 +292,7 @@ EDITS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
     "split": (["valid_days: 1", "valid_days: 2"], {"encoding": ["split.valid_days"]}),
     "source": (["position: {kind: dense}", "position: {kind: dense, source: position + 1}"],
                {"drafts": ["features.position.source"]}),
-    "new feature": (["  hour: {kind: id, table: hour}", "  hour: {kind: id, table: hour}\n  slot: {kind: dense, source: position}"],
+    "new feature": (["  position: {kind: dense}", "  position: {kind: dense}\n  slot: {kind: dense, source: position}"],
                     {"drafts": ["features.slot"]}),
     "feature gone": (["  position: {kind: dense}\n", ""], {"drafts": ["features.position"]}),
     "filter": (["split: {", "filter: position < 5\nsplit: {"], {"drafts": ["filter"]}),
@@ -345,7 +345,11 @@ def test_the_stage_that_changes_name_is_where_work_begins_again(
 
 
 def test_explain_says_what_a_build_would_do_and_does_nothing(
-    store: Path, whole_log: Path, dated_spec: Path, tmp_path: Path, command: Callable[..., subprocess.CompletedProcess]
+    store: Path,
+    whole_log: Path,
+    dated_spec: Path,
+    tmp_path: Path,
+    command: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(edited(dated_spec.read_text(), "play_time: 0.5", "play_time: 0.7",
@@ -360,7 +364,8 @@ def test_explain_says_what_a_build_would_do_and_does_nothing(
         "users in 6 ranges of the hash of `user_id`, each day by day",
         "play at most 86,400 s after the impression, by the event's own time",
         "user counters shown, clicks, plays, likes, play_s over 7 completed days, in its partition",
-        "video counters shown, clicks, plays, likes, play_s over 7 completed days, from all partitions, added up by day",
+        "video counters shown, clicks, plays, likes, play_s over 7 completed days, from all partitions, "
+        "added up by day",
         "hour = extract(hour from impression_time)",
         "feature_clicked_videos history: video_id of the last 20 click events -> table video, vocabulary of what "
         "training shows 2 times or more",
@@ -373,7 +378,7 @@ def test_explain_says_what_a_build_would_do_and_does_nothing(
 
 
 def test_explain_of_a_first_build_creates_nothing(
-    whole_log: Path, dated_spec: Path, tmp_path: Path, command: Callable[..., subprocess.CompletedProcess]
+    whole_log: Path, dated_spec: Path, tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     done = command("build_samples.py", "--spec", dated_spec, "--raw", whole_log, "--out", tmp_path / "new", "--explain")
     assert (done.returncode, done.stderr) == (0, "")
