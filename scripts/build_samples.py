@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pipeline.command import command
-from pipeline.data_report.report import DATA_REPORT, write_data_report
 from pipeline.engines import EngineName
 from pipeline.manifest import Manifest, SplitName
 from pipeline.samples.audit.audit import audit as audit_store
@@ -61,6 +60,9 @@ def main(
     manifest = build_samples(spec, raw, out, options)
     _say(manifest, out)
     if Folder.at(out).is_local:
+        # Not at the top: worker processes import this file, and what draws plots takes a second to import.
+        from pipeline.data_report.report import DATA_REPORT, write_data_report
+
         findings = write_data_report(Path(out), manifest, load_statistics(Path(out)))
         print(f"{out}/{DATA_REPORT}: {len(findings)} warnings" if findings else f"{out}/{DATA_REPORT}: no warnings")
     if audit:

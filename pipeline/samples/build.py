@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ from pipeline.raw.reading import RawFile, checked_tables, find_files, required_c
 from pipeline.samples.finish import Outcome, finish
 from pipeline.samples.lineage import check_lineage
 from pipeline.samples.plan import PLAN, Options, Plan, plan, split_days
-from pipeline.samples.stages.attribute import Attribution, Counted, Unit, attribute, units
+from pipeline.samples.stages.attribute import UnitDone, attribute, units
 from pipeline.samples.stages.count import (
     DailyTask,
     Part,
@@ -69,20 +70,15 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
         dealt = work.do("dealing rows to partitions", deal, tasks)
         pieces = pieces_by_cell(dealt)
         profiles, of_profiles = _profiles(spec, store, pieces, partitions, work)
-        attributed, counted = _attribute(units(store, spec, pieces, of_profiles), work)
-        if not any(done.receipt.rows for done in attributed):
+        done_units = work.do("attributing events to impressions", attribute, units(store, spec, pieces, of_profiles))
+        if not any(done.attributed.receipt.rows for done in done_units):
             read = sum(done.receipt.read for done in dealt if done.task.name == "impression")
             raise StrataError(f"none of the {read} impressions is usable", where=raw, fix="compare it with the spec")
-        dailies, windows = _windows(store, spec, attributed, counted, work)
-        days = _days(spec, attributed, counted, windows)
-        drafts = [
-            draft for of_partition in work.do("drafting samples", draft_partition, days) for draft in of_partition
-        ]
+        dailies, windows = _windows(store, spec, done_units, work)
+        drafts = list(chain(*work.do("drafting samples", draft_partition, _days(spec, done_units, windows))))
         splits = split_days({day for done in drafts for day in done.receipt.days}, spec.split, logs)
         train = {day for day, split in splits.items() if split == "train"}
-        outcome = Outcome(
-            spec, spec_path, logs, store, splits, dealt, profiles, attributed, counted, dailies, windows, drafts
-        )
+        outcome = Outcome(spec, spec_path, logs, store, splits, dealt, profiles, done_units, dailies, windows, drafts)
         outcome.check()
         learned = work.do("learning vocabularies and normalisers", learn, learn_tasks(store, spec, drafts, train))
         encoding = [
@@ -155,54 +151,42 @@ def _profiles(
     return done, {name: {p: task.results for p, task in of_name.items()} for name, of_name in tasks.items()}
 
 
-def _attribute(all_units: list[Unit], work: _Work) -> tuple[list[Done[Unit, Attribution]], list[Done[Unit, Counted]]]:
-    both = work.do("attributing events to impressions", attribute, all_units)
-    both.sort(key=lambda pair: pair[0].task.name)
-    return [attributed for attributed, _ in both], [counted for _, counted in both if counted]
-
-
 def _windows(
-    store: Folder,
-    spec: Spec,
-    attributed: list[Done[Unit, Attribution]],
-    counted: list[Done[Unit, Counted]],
-    work: _Work,
+    store: Folder, spec: Spec, done_units: list[UnitDone], work: _Work
 ) -> tuple[list[Done[DailyTask, Summed]], list[Done[WindowTask, Summed]]]:
     """Counters that do not go by user: their sums by day, and over the windows before every day."""
     counters = spec.counters
     if not counters:
         return [], []
     shared = [by for by, key in counters.by.items() if key != spec.logs.impression.user]
-    by_day = {by: parts_by_day(counted, by) for by in shared}
+    by_day = {by: parts_by_day(done_units, by) for by in shared}
     sums = [DailyTask(store, by, day, tuple(parts)) for by in shared for day, parts in by_day[by].items()]
     dailies = work.do("counting over earlier days", sum_day, sums)
     summed: dict[str, dict[date, list[Part]]] = defaultdict(dict)
     for done in dailies:
         summed[done.task.by][done.task.day] = [Part(0, done.task.results, "counts", done.receipt.digest)]
-    days = sorted({done.task.day for done in attributed})
+    days = sorted({done.attributed.task.day for done in done_units})
     tasks = [
         WindowTask(store, counters, by, d, in_window(summed[by], d, max(counters.days))) for by in shared for d in days
     ]
     return dailies, list(work.do("counting over windows", sum_windows, (task for task in tasks if task.parts)))
 
 
-def _days(
-    spec: Spec, attributed: list[Done[Unit, Attribution]], counted: list[Done[Unit, Counted]],
-    windows: list[Done[WindowTask, Summed]],
-) -> list[list[Day]]:  # fmt: skip
+def _days(spec: Spec, done_units: list[UnitDone], windows: list[Done[WindowTask, Summed]]) -> list[list[Day]]:
     """By partition its days, each with the counters before it."""
     user = spec.logs.impression.user
     keys = spec.counters.by.items() if spec.counters else []
+    longest = max(spec.counters.days) if spec.counters else 0
     found = {(done.task.by, done.task.day): done for done in windows}
-    of_partition: dict[int, list[Done[Unit, Counted]]] = defaultdict(list)
-    for done in counted:
-        of_partition[done.task.partition].append(done)
-    days: dict[int, list[Day]] = defaultdict(list)
-    own = {by: {p: parts_by_day(of_p, by) for p, of_p in of_partition.items()} for by, key in keys if key == user}
-    for attribution in attributed:
-        unit = attribution.task
-        longest = max(spec.counters.days) if spec.counters else 0
-        by_user = {by: in_window(of_by.get(unit.partition, {}), unit.day, longest) for by, of_by in own.items()}
-        shared = {by: found.get((by, unit.day)) for by, key in keys if key != user}
-        days[unit.partition].append(Day(unit, attribution.receipt, by_user, shared))
-    return list(days.values())
+    of_partition: dict[int, list[UnitDone]] = defaultdict(list)
+    for done in done_units:
+        of_partition[done.attributed.task.partition].append(done)
+    days: list[list[Day]] = []
+    for of_one in of_partition.values():
+        own = {by: parts_by_day(of_one, by) for by, key in keys if key == user}
+        days.append([])
+        for done in of_one:
+            day = done.attributed.task.day
+            by_user = {by: in_window(parts, day, longest) for by, parts in own.items()}
+            days[-1].append(Day(done, by_user, {by: found.get((by, day)) for by, key in keys if key != user}))
+    return days

@@ -14,7 +14,7 @@ from pipeline.errors import StrataError
 from pipeline.manifest import BadRawFile, EventCounts, LabelStatistics, Learned, Manifest, RawCounts, SplitName
 from pipeline.samples.encoding import Encoders, median_labels
 from pipeline.samples.labels import bad_label
-from pipeline.samples.stages.attribute import Attribution, Counted, Unit
+from pipeline.samples.stages.attribute import Attribution, Unit, UnitDone
 from pipeline.samples.stages.count import DailyTask, Summed, WindowTask
 from pipeline.samples.stages.deal import Dealt, DealTask
 from pipeline.samples.stages.encode import Encoded, EncodeTask
@@ -41,11 +41,14 @@ class Outcome:
     splits: dict[date, SplitName]
     dealt: list[Done[DealTask, Dealt]]
     profiles: list[Done[ProfileTask, Prepared]]
-    attributed: list[Done[Unit, Attribution]]
-    counted: list[Done[Unit, Counted]]
+    units: list[UnitDone]
     dailies: list[Done[DailyTask, Summed]]
     windows: list[Done[WindowTask, Summed]]
     drafts: list[Done[Draft, Drafted]]
+
+    @property
+    def attributed(self) -> list[Done[Unit, Attribution]]:
+        return [done.attributed for done in self.units]
 
     @cached_property
     def tally(self) -> pl.DataFrame:
@@ -114,8 +117,11 @@ class Outcome:
         """The paths of all results."""
         of_tasks: Iterable[Done[Any, Any]] = (*self.dealt, *self.profiles, *self.dailies, *self.windows, *self.drafts)
         paths = {done.task.results.folder.path for done in of_tasks}
-        paths |= {done.task.attributed.folder.path for done in self.attributed}
-        return paths | {done.task.counted.folder.path for done in self.counted}
+        for done in self.units:
+            unit = done.attributed.task
+            paths |= {unit.attributed.folder.path, unit.profiled.folder.path}
+            paths |= {done.counted.task.results.folder.path} if done.counted else set()
+        return paths
 
 
 def finish(

@@ -19,7 +19,7 @@ from pipeline.storage import Folder
 PLAN = f"{WORK}/plan.json"
 GB = 1_000_000_000
 # Measured on the short_video spec (docs/performance.md): a worker at rest, and what a row of the unit at hand takes.
-WORKER_BYTES, ROW_BYTES = 300_000_000, 600
+WORKER_BYTES, ROW_BYTES = 300_000_000, 350
 FEW_ROWS = 1_000_000  # for fewer, starting processes takes longer than they save
 PROBED_FILES = 16  # whose rows are counted, or guessed, to estimate those of all
 TEXT_ROW_BYTES, GZIP_RATIO = 60, 6
@@ -47,7 +47,7 @@ class Plan:
 
 
 def plan(options: Options, impressions: list[RawFile], all_files: list[RawFile], store: Folder) -> Plan:
-    """The partitions of an earlier build stay, so that its results do: see README, "Incremental".
+    """The partitions of an earlier build stay, so that its results do.
 
     Otherwise there are as many as it takes for one day of one partition to fit into a worker's memory, even if all
     impressions were of one day.

@@ -136,21 +136,25 @@ def significant(values: pl.Series) -> pl.Series:
 
 def _sums(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
     slots, slot = np.unique(samples[SLOT].to_numpy(), return_inverse=True)
-    parts = []
+    parts = [pl.DataFrame(schema=SUMS)]
     for day, rows in _by_day(samples.select(DAY, *map(feature_column, spec.standardised)).with_row_index("row")):
         of_row = slot[rows["row"].to_numpy()]
+        found: dict[str, list[np.ndarray]] = {COUNT: [], "sum": [], "squares": []}
         for name in spec.standardised:
             column, at = rows[feature_column(name)], of_row
             if column.null_count():
                 at, column = of_row[column.is_not_null().to_numpy()], column.drop_nulls()
             values = column.to_numpy()
             # bincount adds one value after the other, which is the point: see the module's docstring.
-            sums = (np.bincount(at, weights=w, minlength=len(slots)) for w in (None, values, values * values))
-            columns = dict(zip((COUNT, "sum", "squares"), sums, strict=True))
-            constant = {DAY: day, "feature": name}
-            part = pl.DataFrame({SLOT: slots, **columns}).with_columns(pl.lit(v).alias(c) for c, v in constant.items())
-            parts.append(part.select(pl.col(column).cast(type_) for column, type_ in SUMS.items()))
-    return pl.concat([pl.DataFrame(schema=SUMS), *parts])
+            for what, weights in ((COUNT, None), ("sum", values), ("squares", values * values)):
+                found[what].append(np.bincount(at, weights=weights, minlength=len(slots)))
+        if spec.standardised:
+            features = pl.Series("feature", np.repeat(spec.standardised, len(slots)), dtype=pl.String)
+            sums = {what: np.concatenate(of_features) for what, of_features in found.items()}
+            of_day = pl.DataFrame({SLOT: np.tile(slots, len(spec.standardised)), "feature": features, **sums})
+            of_day = of_day.with_columns(pl.lit(day).alias(DAY))
+            parts.append(of_day.select(pl.col(column).cast(type_) for column, type_ in SUMS.items()))
+    return pl.concat(parts)
 
 
 def _by_day(samples: pl.DataFrame) -> Iterable[tuple[date, pl.DataFrame]]:

@@ -167,7 +167,6 @@ def test_with_dates_in_the_split_a_day_added_leaves_the_others_alone(
     assert_as_from_scratch(store, dated_spec, log)
 
 
-@pytest.mark.xfail(reason="a new row of a profile table redoes every day, also those that never showed it")
 def test_profiles_of_new_videos_leave_earlier_days_alone(log: Path, dated_spec: Path, tmp_path: Path) -> None:
     new = arrived_after(log, "2026-03-05")
     assert {path.parent.name for path in new} >= {"video"}

@@ -39,6 +39,12 @@ class Attribution(Receipt):
     outside_window: dict[str, int]
 
 
+class Profiled(Receipt):
+    """Digests of the profile rows that a unit's impressions can see: others, which come later, change nothing."""
+
+    digests: dict[str, str]
+
+
 class Counted(Receipt):
     """Digests of the daily counts by `<by>/<day>`: a counter whose digest stayed changes nothing that uses it."""
 
@@ -84,16 +90,38 @@ class Unit:
         return [logs.timezone, of_impressions, of_events]
 
     @property
-    def counted(self) -> Results:
-        counters = self.spec.counters
-        assert counters
-        of_counters = counters.model_dump(mode="json", include={"by", "measures"})
+    def profiled(self) -> Results:
         profiles = {name: lies_in.key for name, lies_in in self.profiles.items()}
-        key = key_of("count", self.attributed.key, of_counters, self.spec.columns, self.spec.logs.day, profiles)
-        return results(self.store, "counted", self.name, key)
+        return results(self.store, "profiled", self.name, key_of("profiled", self.attributed.key, profiles))
 
     def profile_rows(self) -> dict[str, pl.LazyFrame]:
-        return {name: lies_in.read("rows").lazy() for name, lies_in in self.profiles.items()}
+        """Of each profile the rows that the unit's impressions can see."""
+        return {name: self.profiled.read(name).lazy() for name in self.profiles}
+
+
+@dataclass(frozen=True)
+class CountTask:
+    """A unit, and digests of its attribution and of the profile rows that it sees."""
+
+    unit: Unit
+    attributed: str
+    profiled: dict[str, str]
+
+    @property
+    def results(self) -> Results:
+        spec = self.unit.spec
+        of_counters = spec.counters and spec.counters.model_dump(mode="json", include={"by", "measures"})
+        key = key_of("count", self.attributed, of_counters, spec.columns, spec.logs.day, self.profiled)
+        return results(self.unit.store, "counted", self.unit.name, key)
+
+
+@dataclass(frozen=True)
+class UnitDone:
+    """What there is of a unit after attribution."""
+
+    attributed: Done[Unit, Attribution]
+    profiled: Done[Unit, Profiled]
+    counted: Done[CountTask, Counted] | None
 
 
 def units(
@@ -119,12 +147,14 @@ def _days_after(event: Event) -> int:
     return -(-(event.within_s * 1000 + HOUR_MS) // DAY_MS)
 
 
-def attribute(unit: Unit) -> tuple[Done[Unit, Attribution], Done[Unit, Counted] | None]:
-    """The unit's attribution and, if the spec has counters, its daily counts."""
+def attribute(unit: Unit) -> UnitDone:
+    """The unit's attribution, the profile rows that it sees and, if the spec has counters, its daily counts."""
     attributed = unit.attributed.once(unit, Attribution, lambda: _attribute(unit))
+    profiled = unit.profiled.once(unit, Profiled, lambda: _profile(unit))
     if not unit.spec.counters:
-        return attributed, None
-    return attributed, unit.counted.once(unit, Counted, lambda: _count(unit))
+        return UnitDone(attributed, profiled, None)
+    task = CountTask(unit, attributed.receipt.digest, profiled.receipt.digests)
+    return UnitDone(attributed, profiled, task.results.once(task, Counted, lambda: _count(task)))
 
 
 def _attribute(unit: Unit) -> Attribution:
@@ -182,8 +212,27 @@ def _events(unit: Unit, name: str, event: Event) -> tuple[pl.DataFrame, int]:
     return pl.concat(kept) if kept else read_pieces((), event), copies
 
 
-def _count(unit: Unit) -> Counted:
-    counters = unit.spec.counters
+def _profile(unit: Unit) -> Profiled:
+    """Rows of keys that are shown; of a profile with validity those that begin by the end of the day.
+
+    An end of validity after the day is forgotten, as it changes nothing on the day.
+    """
+    ends = begins_ms(unit.day + timedelta(1), unit.spec.logs.timezone)
+    digests = {}
+    for name, profile in unit.spec.logs.profiles.items():
+        shown = unit.attributed.read("impressions", [profile.key]).unique()
+        rows = unit.profiles[name].read("rows").join(shown, on=profile.key, how="semi", maintain_order="left")
+        if profile.valid_from:
+            rows = rows.filter(pl.col(profile.valid_from) < ends)
+        if profile.valid_to:
+            rows = rows.with_columns(pl.when(pl.col(profile.valid_to) < ends).then(profile.valid_to))
+        unit.profiled.write(name, rows)
+        digests[name] = content_digest(rows.sort(pl.all()))
+    return Profiled(digests=digests)
+
+
+def _count(task: CountTask) -> Counted:
+    unit, counters = task.unit, task.unit.spec.counters
     assert counters
     measures = counters.measures.values()
     used = expressions_columns(e for measure in measures for e in (measure.where, measure.mean) if e)
@@ -195,7 +244,7 @@ def _count(unit: Unit) -> Counted:
         for (day,), of_day in counts.partition_by(LOCAL_DAY, as_dict=True).items():
             ordered = of_day.sort("key").drop(LOCAL_DAY)
             digests[f"{by}/{day}"] = content_digest(ordered)
-            unit.counted.write(f"{by}-{day}", ordered)
+            task.results.write(f"{by}-{day}", ordered)
     return Counted(digests=digests)
 
 

@@ -6,7 +6,7 @@ from datetime import date
 import polars as pl
 
 from pipeline.samples.counters import KEY, add_up, windows
-from pipeline.samples.stages.attribute import Counted, Unit
+from pipeline.samples.stages.attribute import UnitDone
 from pipeline.samples.work import Done, Receipt, Results, content_digest, key_of, results
 from pipeline.spec import Counters
 from pipeline.storage import Folder
@@ -62,14 +62,14 @@ class WindowTask:
         return results(self.store, "windows", f"{self.by}/{self.day}", key)
 
 
-def parts_by_day(counted: list[Done[Unit, Counted]], by: str) -> dict[date, list[Part]]:
+def parts_by_day(units: list[UnitDone], by: str) -> dict[date, list[Part]]:
     """The files with daily counts of a key, by the day that they count."""
     found: dict[date, list[Part]] = {}
-    for done in counted:
-        for file, digest in done.receipt.digests.items():
+    for counted in (unit.counted for unit in units if unit.counted):
+        for file, digest in counted.receipt.digests.items():
             key, day = file.split("/")
             if key == by:
-                part = Part(0, done.task.counted, f"{by}-{day}", digest)
+                part = Part(0, counted.task.results, f"{by}-{day}", digest)
                 found.setdefault(date.fromisoformat(day), []).append(part)
     return found
 

@@ -21,7 +21,7 @@ from pipeline.samples.days import begins_ms
 from pipeline.samples.features import append_features, past_values, start_column
 from pipeline.samples.history import VALUE, Stretches, in_order, look_up, still_needed
 from pipeline.samples.labels import KEEP, WANTED, append_labels
-from pipeline.samples.stages.attribute import HASH, Attribution, Unit, event_rows, expressions_columns
+from pipeline.samples.stages.attribute import HASH, Unit, UnitDone, event_rows, expressions_columns
 from pipeline.samples.stages.count import Part, Summed, WindowTask, read_windows
 from pipeline.samples.stages.deal import slot_of
 from pipeline.samples.tallies import SLOT, merge, tallies
@@ -49,26 +49,29 @@ class Drafted(Receipt):
 
 @dataclass(frozen=True)
 class Day:
-    """A unit, its attribution, and the counters before its day: of users in daily parts, others as windows."""
+    """A unit that is attributed, and the counters before its day: of users in daily parts, others as windows."""
 
-    unit: Unit
-    attribution: Attribution
+    done: UnitDone
     by_user: dict[str, tuple[Part, ...]]
     windows: dict[str, Done[WindowTask, Summed] | None]
 
+    @property
+    def unit(self) -> Unit:
+        return self.done.attributed.task
+
     def results(self, carried: dict[str, str]) -> Results:
         """`carried` has the digests of what the day before carried on."""
-        spec = self.unit.spec
+        unit, spec = self.unit, self.unit.spec
         of_spec = spec.model_dump(mode="json", include={"columns", "features", "filter", "downsample", "sample_weight"})
         tables = {name: table.encode for name, table in spec.tables.items()}
         labels = {name: (objective.label, objective.where) for name, objective in spec.objectives.items()}
         scenes = {name: (scene.where, sorted(scene.weights)) for name, scene in spec.scenes.items()}
         counters = {by: [(part.back, part.digest) for part in parts] for by, parts in self.by_user.items()}
         counters |= {by: [(0, window.receipt.digest)] for by, window in self.windows.items() if window}
-        profiles = {name: lies_in.key for name, lies_in in self.unit.profiles.items()}
-        key = key_of("draft", self.attribution.digest, of_spec, spec.logs.day, tables, labels, scenes, counters,
-                     spec.counters and spec.counters.model_dump(mode="json"), profiles, carried)  # fmt: skip
-        return results(self.unit.store, "drafts", self.unit.name, key)
+        attributed, profiled = self.done.attributed.receipt.digest, self.done.profiled.receipt.digests
+        key = key_of("draft", attributed, profiled, of_spec, spec.logs.day, tables, labels, scenes, counters,
+                     spec.counters and spec.counters.model_dump(mode="json"), carried)  # fmt: skip
+        return results(unit.store, "drafts", unit.name, key)
 
 
 @dataclass(frozen=True)
