@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -76,6 +77,10 @@ class Ray:
             yield from self._ray.get(every)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
+        except self._ray.exceptions.RayError as error:
+            reason = str(error).splitlines()[0]
+            fix = "see `ray status`; then run it again: what is finished is kept"
+            raise StrataError(f"Ray gave up ({reason})", where="--engine ray", fix=fix) from None
 
 
 @contextmanager
@@ -105,7 +110,11 @@ def available_cores() -> int:
 
 
 def _follow_parent() -> None:
-    """Ends this process when its parent is gone, however that ended: nobody waits for its results any more."""
+    """Ends this process when its parent is gone, however that ended: nobody waits for its results any more.
+
+    Ctrl-C reaches all processes of a terminal; the parent alone answers it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -121,10 +130,12 @@ def _ray(workers: int, address: str | None) -> Iterator[Ray]:
     try:
         import ray
     except ImportError:
-        raise StrataError("Ray is not installed", where="--engine ray", fix="pip install 'strata[ray]'") from None
+        fix = "pip install '.[ray]' in the clone of Strata"
+        raise StrataError("Ray is not installed", where="--engine ray", fix=fix) from None
     try:
         options = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        threads = {"env_vars": {"POLARS_MAX_THREADS": "1", **KEEP_MEMORY}}  # a task has one core
+        ray.init(**options, runtime_env=threads, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or "ray.init"
         raise StrataError(f"Ray does not start ({error})", where=where, fix="see `ray status`") from None

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from pipeline.command import command
 from pipeline.engines import EngineName
+from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SplitName
 from pipeline.samples.audit.audit import audit as audit_store
 from pipeline.samples.build import build_samples, prepare
@@ -45,14 +46,17 @@ def main(
         ray_address: The cluster, such as ray://head:10001; without it Ray is started on this machine.
         workers: Processes at a time; by default as many as there are cores, or one for a small log.
         memory: What all processes together aim to stay under, in GB.
-        partitions: Groups of users, each built on its own; by default as many as `memory` asks for. The samples and
-            their order are the same for any number.
+        partitions: Groups of users, each built on its own; by default as many as the first build had, or else as
+            `memory` asks for. The samples and their order are the same for any number.
         on_bad_file: A raw file that is damaged, incomplete or changing ends the build, or is left out and named in the
             manifest.
         explain: Print the plan of columns, windows and partitions, and do nothing.
         audit: Recompute this many random samples of the finished store from the raw logs, slowly and plainly, and
             compare.
     """
+    if audit < 0 or (audit and not Folder.at(out).is_local):
+        fix = "give a number of samples; the store must lie on this machine"
+        raise StrataError(f"cannot audit {audit} samples of {out}", where="--audit", fix=fix)
     options = Options(engine, ray_address, workers, memory, partitions, quarantine=on_bad_file == "quarantine")
     if explain:
         print(in_words(*prepare(spec, raw, out, options), options, Folder.at(out)))
@@ -66,7 +70,7 @@ def main(
         findings = write_data_report(Path(out), manifest, load_statistics(Path(out)))
         print(f"{out}/{DATA_REPORT}: {len(findings)} warnings" if findings else f"{out}/{DATA_REPORT}: no warnings")
     if audit:
-        found = audit_store(Path(out), Path(raw), audit)
+        found = audit_store(Path(out), raw, audit)
         found.require_clean(Path(out))
         print(f"audit: {found.values:,} values of {found.samples:,} samples are what the raw logs say")
 

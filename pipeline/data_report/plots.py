@@ -5,12 +5,14 @@ from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.dates import DateFormatter, DayLocator
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pipeline.page.drawing import BLUE, GREY, ORANGE, percent, svg
 
 COLOURS = (BLUE, ORANGE, "#2f8f5b", "#8a5ba6", "#b3261e", "#5d6873")
 FEW_DAYS = 40  # of which each gets a dot
+MOST_LABELS = 10  # of days that fit side by side
 
 
 def by_day(
@@ -27,7 +29,8 @@ def by_day(
     x = _day_numbers(days)
 
     def draw(axes: Axes) -> None:
-        axes.xaxis_date()
+        axes.xaxis.set_major_locator(DayLocator(interval=-(-len(days) // MOST_LABELS)))
+        axes.xaxis.set_major_formatter(DateFormatter("%b %d"))
         for day in _day_numbers(evaluated):
             axes.axvspan(day - 0.5, day + 0.5, color=GREY, alpha=0.2, linewidth=0)
         for (name, values), colour in zip(lines.items(), cycle(COLOURS), strict=False):

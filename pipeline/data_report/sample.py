@@ -22,7 +22,8 @@ def read_sample(store: Path, manifest: Manifest, split: SplitName) -> pl.DataFra
     """Weights, scenes, labels, masks and features of at most SAMPLE_ROWS rows of a split, the same ones each time.
 
     A split that is no larger is read whole. Otherwise its rows are cut into PLACES stretches of equal length, and of
-    the row group around a random row of each stretch the first SAMPLE_ROWS / PLACES rows are taken.
+    the row group around a random row of each stretch SAMPLE_ROWS / PLACES random rows are taken, as neighbours often
+    are of the same user.
     Raises LocalError if a file cannot be read.
     """
     files = [file for file in manifest.files if file.split == split]
@@ -59,7 +60,7 @@ def _draw(rows: list[int]) -> dict[int, list[int]]:
 
 
 def _read(path: Path, columns: list[str], at: list[int] | None) -> pa.Table:
-    """The whole file, or the beginnings of the row groups that hold the rows `at`."""
+    """The whole file, or random rows of the row groups that hold the rows `at`."""
     try:
         with pq.ParquetFile(path) as file:
             if at is None:
@@ -67,8 +68,10 @@ def _read(path: Path, columns: list[str], at: list[int] | None) -> pa.Table:
             metadata = file.metadata
             ends = np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
             groups = np.unique(np.searchsorted(ends, at, side="right")).tolist()
+            read = [file.read_row_group(group, columns) for group in groups]
+            rng = np.random.default_rng(at[0])
             most = SAMPLE_ROWS // PLACES
-            return pa.concat_tables(file.read_row_group(group, columns).slice(0, most) for group in groups)
+            return pa.concat_tables(rows.take(rng.permutation(rows.num_rows)[:most]) for rows in read)
     except (OSError, pa.ArrowInvalid) as error:
         reason = str(error).splitlines()[0]
         raise LocalError(f"cannot be read ({reason})", where=path, fix="build the samples again") from None

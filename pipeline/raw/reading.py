@@ -129,7 +129,7 @@ def read_chunks(name: str, table: RawTable, file: RawFile, required: set[str]) -
             typed = [_cast(found[RAW + column], column, TYPES[table.columns[column]]) for column in table.columns]
             checked = raw.with_columns(typed).with_columns(_reason(table, required).alias(REASON))
             for frame in checked.collect_batches(chunk_size=CHUNK_ROWS, maintain_order=True):
-                yield _sorted_out(frame, name, table, str(file))
+                yield _sorted_out(frame, name, table, file.info.name)
     except BadFile as error:
         # Its place is named where the file was found, which a copy of it is not.
         raise BadFile(error.what, where=file, fix=error.fix) from None

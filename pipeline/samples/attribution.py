@@ -51,7 +51,7 @@ def attribute_events(impressions: pl.DataFrame, events: pl.DataFrame, event: Eve
     ids, user = list(logs.impression.id), logs.impression.user
     shown = impressions.select(*ids, pl.col(user).alias(SHOWN_TO), pl.col(logs.impression.time).alias(SHOWN_AT))
     shown = shown.with_row_index(ROW)
-    own = events.select(*{*ids, user}, pl.col(event.time).alias(EVENT_TIME), *event.values)
+    own = events.select(*dict.fromkeys((*ids, user)), pl.col(event.time).alias(EVENT_TIME), *event.values)
     found = own.join(shown, on=ids, how="inner", maintain_order="left").filter(pl.col(user) == pl.col(SHOWN_TO))
     delay = pl.col(EVENT_TIME) - pl.col(SHOWN_AT)
     within = found.filter(delay.is_between(0, event.within_s * 1000))

@@ -61,7 +61,7 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
     with (
         _alone(store),
         engine(options.engine, division.workers, options.ray_address) as workers,
-        stages(total=7) as progress,
+        stages(total=9 if spec.counters else 7) as progress,
     ):
         store.write(PLAN, json.dumps({"partitions": division.partitions}).encode())
         work = _Work(workers, progress)

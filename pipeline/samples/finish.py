@@ -96,6 +96,9 @@ class Outcome:
             attributed = sum(done.receipt.attributed[name] for done in self.attributed)
             outside = sum(done.receipt.outside_window[name] for done in self.attributed)
             without = raw[name].kept - attributed - outside
+            if without < 0:
+                raise StrataError(f"{-without} events of `{name}` belong to two impressions", where=self.raw,
+                                  fix="within an event's window no user may have an impression id twice")  # fmt: skip
             counts[name] = EventCounts(attributed=attributed, without_impression=without, outside_window=outside)
         return counts
 
@@ -129,6 +132,9 @@ def finish(
 ) -> Manifest:
     """Writes what lies beside the samples, the manifest last; then deletes what the store no longer needs."""
     spec, store = outcome.spec, outcome.store
+    files = sorted((f for done in encoded for f in done.receipt.files), key=lambda file: (file.date, file.path))
+    if not any(file.split == "train" for file in files):
+        raise StrataError("downsample: leaves no row for training", where=outcome.spec_path, fix="keep more of them")
     encoders = read_encoders(learned)
     rows = {name: encoders.rows(name, table) for name, table in spec.tables.items()}
     label_counts = pl.concat(done.task.results.read("baselines") for done in encoded)
@@ -140,7 +146,7 @@ def finish(
         fingerprint=spec.fingerprint(),
         raw_folder=str(outcome.raw),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        files=sorted((f for done in encoded for f in done.receipt.files), key=lambda file: (file.date, file.path)),
+        files=files,
         learned=Learned(
             table_rows=rows,
             vocabularies=write_vocabularies(encoders.vocabularies, store),

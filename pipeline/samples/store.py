@@ -3,11 +3,14 @@
 import hashlib
 import io
 from datetime import date
-from typing import get_args
+from functools import partial
+from typing import IO, get_args
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from pipeline.manifest import MANIFEST, LabelStatistics, Manifest, SplitName, Vocabulary
+from pipeline.raw.reading import REJECTED
 from pipeline.samples.checker import DAY
 from pipeline.samples.work import RECEIPT, WORK, Results
 from pipeline.spec import Spec
@@ -34,6 +37,14 @@ def _parquet(frame: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+def _write_parts(parts: list[Results], file: IO[bytes]) -> None:
+    """One part in memory at a time: there is no limit to the rows that a log can get wrong."""
+    schema = pl.DataFrame(schema=REJECTED).to_arrow().schema
+    with pq.ParquetWriter(file, schema) as writer:
+        for part in parts:
+            writer.write_table(part.read("rejected").to_arrow().cast(schema))
+
+
 def write_store(
     manifest: Manifest, statistics: Statistics, rejected: dict[str, list[Results]], used: set[str], store: Folder
 ) -> None:
@@ -45,7 +56,7 @@ def write_store(
     named = {MANIFEST, STATISTICS, *(f"rejected/{name}.parquet" for name in rejected)}
     named |= {file.path for file in manifest.files} | {v.path for v in manifest.learned.vocabularies.values()}
     for name, parts in rejected.items():
-        store.write(f"rejected/{name}.parquet", _parquet(pl.concat([part.read("rejected") for part in parts])))
+        store.write(f"rejected/{name}.parquet", partial(_write_parts, parts))
     store.write(STATISTICS, statistics.model_dump_json(indent=1).encode())
     store.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
 

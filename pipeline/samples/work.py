@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar
 
 import polars as pl
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline.errors import StrataError
 from pipeline.storage import Folder
 
 WORK = ".work"
@@ -54,10 +55,24 @@ class Results:
 
     folder: Folder
 
-    def once(self, task: Task, kind: type[AnyReceipt], make: Callable[[], AnyReceipt]) -> Done[Task, AnyReceipt]:
-        """What an earlier run left; or else `make` fills the folder, and its receipt is written last."""
+    def once(
+        self,
+        task: Task,
+        kind: type[AnyReceipt],
+        make: Callable[[], AnyReceipt],
+        whole: Callable[[AnyReceipt], bool] = lambda _: True,
+    ) -> Done[Task, AnyReceipt]:
+        """What an earlier run left, if it is `whole`; or else `make` fills the folder, and the receipt is written last.
+
+        Raises StrataError if the receipt is damaged.
+        """
         if self.folder.exists(RECEIPT):
-            return Done(task, kind.model_validate_json(self.folder.read(RECEIPT)), made=False)
+            try:
+                receipt = kind.model_validate_json(self.folder.read(RECEIPT))
+            except ValidationError:
+                raise self._damaged("its receipt is not of this version") from None
+            if whole(receipt):
+                return Done(task, receipt, made=False)
         receipt = make()
         self.folder.write(RECEIPT, receipt.model_dump_json().encode())
         return Done(task, receipt, made=True)
@@ -70,8 +85,11 @@ class Results:
         self.folder.write(f"{name}.arrow", lambda file: frame.write_ipc(file, compression="lz4"))
 
     def read(self, name: str, columns: list[str] | None = None) -> pl.DataFrame:
-        with self.folder.on_this_machine(f"{name}.arrow") as path:
-            return pl.read_ipc(path, columns=columns)
+        try:
+            with self.folder.on_this_machine(f"{name}.arrow") as path:
+                return pl.read_ipc(path, columns=columns)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise self._damaged(str(error).splitlines()[0]) from None
 
     def write_batches(self, name: str, schema: pa.Schema, batches: Any) -> None:
         """One record batch after the other, each readable without those before it."""
@@ -85,9 +103,16 @@ class Results:
         self.folder.write(f"{name}.arrow", put)
 
     def read_batches(self, name: str, numbers: list[int]) -> list[pa.RecordBatch]:
-        with self.folder.open(f"{name}.arrow") as file:
-            reader = pa.ipc.open_file(file)
-            return [reader.get_batch(number) for number in numbers]
+        try:
+            with self.folder.open(f"{name}.arrow") as file:
+                reader = pa.ipc.open_file(file)
+                return [reader.get_batch(number) for number in numbers]
+        except (OSError, pa.ArrowInvalid) as error:
+            raise self._damaged(str(error).splitlines()[0]) from None
+
+    def _damaged(self, reason: str) -> StrataError:
+        return StrataError(f"a kept result is damaged ({reason})", where=self.folder,
+                           fix="delete this folder and run the same command again")  # fmt: skip
 
 
 def results(store: Folder, stage: str, unit: str, key: str) -> Results:

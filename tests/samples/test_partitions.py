@@ -84,7 +84,7 @@ def test_partitions_and_processes_change_nothing(
 
 @pytest.mark.slow
 def test_ray_builds_the_same(whole: Store, messy_spec: Path, messy_log: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'strata[ray]'")
+    pytest.importorskip("ray", reason="needs Ray: pip install '.[ray]'")
     options = Options(engine="ray", workers=2, partitions=3)
     assert_same(build(messy_spec, messy_log, tmp_path / "samples", options), whole)
 
@@ -165,10 +165,14 @@ def kuairand_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_kuairand_gives_the_same_samples_in_1_7_and_64_partitions(kuairand_log: Path, tmp_path: Path) -> None:
+def test_kuairand_gives_the_same_samples_in_1_7_and_64_partitions_and_on_ray(
+    kuairand_log: Path, tmp_path: Path
+) -> None:
     spec = ROOT / "feature_specs" / "kuairand.yaml"
     one = build(spec, kuairand_log, tmp_path / "1", Options(workers=1, partitions=1))
     assert len(pl.concat(one[2].values())) > 30_000
     for partitions in (7, 64):
         found = build(spec, kuairand_log, tmp_path / str(partitions), Options(workers=2, partitions=partitions))
         assert_same(found, one)
+    pytest.importorskip("ray", reason="needs Ray: pip install '.[ray]'")
+    assert_same(build(spec, kuairand_log, tmp_path / "ray", Options(engine="ray", workers=2, partitions=3)), one)

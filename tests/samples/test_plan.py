@@ -83,7 +83,7 @@ def test_less_memory_means_more_partitions(tmp_path: Path) -> None:
     files = find_files("log", table, raw)
     store = Folder.at(tmp_path / "store")
     assert estimate_rows(files) == 3_000_000
-    found = [plan(Options(workers=1, memory_gb=gb), files, files, store) for gb in (8, 2, 1)]
+    found = [plan(Options(workers=1, memory_gb=gb), files, files, store) for gb in (8, 1.2, 0.8)]
     assert [division.rows for division in found] == [3_000_000] * 3
     assert found[0].partitions < found[1].partitions < found[2].partitions
     more = plan(Options(workers=4, memory_gb=8), files, files, store)

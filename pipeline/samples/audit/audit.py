@@ -61,7 +61,7 @@ class Audit:
                               fix="take out those that are not known at the impression")  # fmt: skip
 
 
-def audit(store: Path, raw: Path, samples: int, seed: int = 0) -> Audit:
+def audit(store: Path, raw: Path | str, samples: int, seed: int = 0) -> Audit:
     """Recomputes `samples` random samples of a store from the log in the folder `raw`, slowly and plainly.
 
     Raises StrataError if the store is damaged or the log cannot be read; what differs is returned.

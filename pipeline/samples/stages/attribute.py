@@ -83,10 +83,9 @@ class Unit:
     def _rules(self) -> list[object]:
         """What of the spec attribution goes by."""
         logs = self.spec.logs
-        of_events = {
-            n: e.model_dump(mode="json", include={"time", "within_s", "values"}) for n, e in logs.events.items()
-        }
-        of_impressions = logs.impression.model_dump(mode="json", include={"id", "user", "time", "outcomes"})
+        parts = {"columns", "time", "within_s", "values"}
+        of_events = {name: event.model_dump(mode="json", include=parts) for name, event in logs.events.items()}
+        of_impressions = logs.impression.model_dump(mode="json", include={"columns", "id", "user", "time", "outcomes"})
         return [logs.timezone, of_impressions, of_events]
 
     @property
@@ -227,7 +226,8 @@ def _profile(unit: Unit) -> Profiled:
         if profile.valid_to:
             rows = rows.with_columns(pl.when(pl.col(profile.valid_to) < ends).then(profile.valid_to))
         unit.profiled.write(name, rows)
-        digests[name] = content_digest(rows.sort(pl.all()))
+        declared = profile.model_dump(mode="json", exclude={"files", "checks"})
+        digests[name] = key_of(declared, content_digest(rows.sort(pl.all())))
     return Profiled(digests=digests)
 
 

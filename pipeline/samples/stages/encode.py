@@ -57,7 +57,12 @@ def write_samples(task: EncodeTask) -> Done[EncodeTask, Encoded]:
 
     So a reader of the finished store never finds a file changed under it, and the names are in the order of the rows.
     """
-    return task.results.once(task, Encoded, lambda: _write_samples(task))
+    return task.results.once(task, Encoded, lambda: _write_samples(task), lambda made: _all_there(made, task.store))
+
+
+def _all_there(encoded: Encoded, store: Folder) -> bool:
+    found = [store.stat(file.path) for file in encoded.files]
+    return all(info and info.size == file.bytes for info, file in zip(found, encoded.files, strict=True))
 
 
 def _write_samples(task: EncodeTask) -> Encoded:

@@ -31,7 +31,8 @@ class ProfileTask:
 
     @property
     def key(self) -> str:
-        return key_of(self.profile.key, self.profile.valid_from, [piece.key for piece in self.pieces])
+        declared = self.profile.model_dump(mode="json", exclude={"files", "checks"})
+        return key_of(declared, [piece.key for piece in self.pieces])
 
     @property
     def results(self) -> Results:
