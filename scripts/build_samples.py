@@ -44,7 +44,7 @@ def main(
             for the next build, in .work.
         engine: Where the work is done: `local` is this machine, `ray` a Ray cluster, or Ray on this machine.
         ray_address: The cluster, such as ray://head:10001; without it Ray is started on this machine.
-        workers: Processes at a time; by default as many as there are cores, or one for a small log.
+        workers: Processes at a time; by default one more than there are cores, or one for a small log.
         memory: What all processes together aim to stay under, in GB.
         partitions: Groups of users, each built on its own; by default as many as the first build had, or else as
             `memory` asks for. The samples and their order are the same for any number.

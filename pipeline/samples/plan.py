@@ -57,7 +57,8 @@ def plan(options: Options, impressions: list[RawFile], all_files: list[RawFile],
             limit = f"from 1 to {most}" if most else "at least 1"
             raise StrataError(f"found {number}", where=f"--{name}", fix=f"give {limit}")
     rows = estimate_rows(impressions)
-    workers = options.workers or (available_cores() if estimate_rows(all_files) > FEW_ROWS else 1)
+    # One more than there are cores, as each waits for the disk at times.
+    workers = options.workers or (available_cores() + 1 if estimate_rows(all_files) > FEW_ROWS else 1)
     share = options.memory_gb * GB / workers - WORKER_BYTES
     if not share >= WORKER_BYTES:  # so that NaN is refused as well
         raise StrataError(f"{options.memory_gb:g} GB are too little for {workers} workers", where="--memory",
