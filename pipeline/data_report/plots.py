@@ -12,7 +12,7 @@ from pipeline.page.drawing import BLUE, GREY, ORANGE, percent, svg
 
 COLOURS = (BLUE, ORANGE, "#2f8f5b", "#8a5ba6", "#b3261e", "#5d6873")
 FEW_DAYS = 40  # of which each gets a dot
-MOST_LABELS = 10  # of days that fit side by side
+MOST_LABELS = 5  # of days that fit side by side
 
 
 def by_day(
