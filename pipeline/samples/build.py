@@ -81,8 +81,10 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
         outcome = Outcome(spec, spec_path, logs, store, splits, dealt, profiles, done_units, dailies, windows, drafts)
         outcome.check()
         learned = work.do("learning vocabularies and normalisers", learn, learn_tasks(store, spec, drafts, train))
+        # Not the tasks of learning themselves, each of which names all drafts.
+        parts = {done.task.name: (done.task.results, done.receipt) for done in learned}
         encoding = [
-            EncodeTask(store, spec, draft, learned, {d: splits[d] for d in draft.receipt.days}) for draft in drafts
+            EncodeTask(store, spec, draft, parts, {d: splits[d] for d in draft.receipt.days}) for draft in drafts
         ]
         encoded = work.do("encoding", write_samples, encoding)
         progress.begin("finishing")

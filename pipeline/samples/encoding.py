@@ -1,7 +1,7 @@
 """Learns vocabularies, quantiles and normalisers from tallies of training rows; turns feature values into numbers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,6 +145,14 @@ def label_counts(train: pl.DataFrame, spec: Spec) -> pl.DataFrame:
             counts = of_row.group_by(INDEX, VALUE).agg(pl.len().cast(pl.Int64).alias(COUNT))
             parts.append(counts.select(pl.lit(name).alias(OBJECTIVE), INDEX, VALUE, COUNT))
     return pl.concat(parts)
+
+
+def add_label_counts(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """The counts of many parts added up, one after the other: memory is that of the different labels."""
+    total = pl.DataFrame(schema=LABEL_COUNTS)
+    for part in parts:
+        total = pl.concat([total, part]).group_by(OBJECTIVE, INDEX, VALUE).agg(pl.col(COUNT).sum())
+    return total
 
 
 def median_labels(counts: pl.DataFrame, spec: Spec, rows: Mapping[str, int]) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from pipeline.errors import StrataError
 from pipeline.manifest import BadRawFile, EventCounts, LabelStatistics, Learned, Manifest, RawCounts, SplitName
-from pipeline.samples.encoding import Encoders, median_labels
+from pipeline.samples.encoding import Encoders, add_label_counts, median_labels
 from pipeline.samples.labels import bad_label
 from pipeline.samples.stages.attribute import Attribution, Unit, UnitDone
 from pipeline.samples.stages.count import DailyTask, Summed, WindowTask
@@ -95,10 +95,8 @@ class Outcome:
         for name in self.spec.logs.events:
             attributed = sum(done.receipt.attributed[name] for done in self.attributed)
             outside = sum(done.receipt.outside_window[name] for done in self.attributed)
-            without = raw[name].kept - attributed - outside
-            if without < 0:
-                raise StrataError(f"{-without} events of `{name}` belong to two impressions", where=self.raw,
-                                  fix="within an event's window no user may have an impression id twice")  # fmt: skip
+            # Not below 0: an event counts twice if its impression's id came back within the window (README, "Limits").
+            without = max(0, raw[name].kept - attributed - outside)
             counts[name] = EventCounts(attributed=attributed, without_impression=without, outside_window=outside)
         return counts
 
@@ -135,9 +133,9 @@ def finish(
     files = sorted((f for done in encoded for f in done.receipt.files), key=lambda file: (file.date, file.path))
     if not any(file.split == "train" for file in files):
         raise StrataError("downsample: leaves no row for training", where=outcome.spec_path, fix="keep more of them")
-    encoders = read_encoders(learned)
+    encoders = read_encoders({done.task.name: (done.task.results, done.receipt) for done in learned})
     rows = {name: encoders.rows(name, table) for name, table in spec.tables.items()}
-    label_counts = pl.concat(done.task.results.read("baselines") for done in encoded)
+    label_counts = add_label_counts(done.task.results.read("baselines") for done in encoded)
     labels, days = outcome.summary
     raw = outcome.raw_counts()
     without = [done.receipt.without_profile for done in outcome.drafts]

@@ -14,7 +14,7 @@ from pipeline.samples.encoding import LABEL_COUNTS, encode, label_counts
 from pipeline.samples.hashing import mixed_hash
 from pipeline.samples.labels import KEEP
 from pipeline.samples.stages.feature import Draft, Drafted
-from pipeline.samples.stages.learn import Learned, LearnTask, read_encoders
+from pipeline.samples.stages.learn import Learned, read_encoders
 from pipeline.samples.work import Done, Receipt, Results, key_of, results
 from pipeline.spec import SAMPLE_ID, WEIGHT, HistoryFeature, IdFeature, Spec, VocabTable, feature_column, sample_columns
 from pipeline.storage import Folder
@@ -38,13 +38,13 @@ class EncodeTask:
     store: Folder
     spec: Spec
     draft: Done[Draft, Drafted]
-    learned: list[Done[LearnTask, Learned]]
+    learned: dict[str, tuple[Results, Learned]]
     splits: dict[date, SplitName]
 
     @property
     def results(self) -> Results:
         tables = {n: t.model_dump(mode="json", exclude={"dim", "pooling"}) for n, t in self.spec.tables.items()}
-        learned = {done.task.name: done.receipt.digest for done in self.learned}
+        learned = {name: part.digest for name, (_, part) in self.learned.items()}
         splits = {str(day): split for day, split in self.splits.items()}
         baselines = [getattr(objective, "baseline_by", None) for objective in self.spec.objectives.values()]
         columns = sample_columns(self.spec)

@@ -87,13 +87,13 @@ def _counts(task: LearnTask) -> pl.DataFrame:
     return total
 
 
-def read_encoders(learned: list[Done[LearnTask, Learned]]) -> Encoders:
-    """All that was learned."""
-    boundaries = {done.task.name: done.receipt.boundaries for done in learned if done.receipt.boundaries is not None}
-    normalisers = [done.receipt.normalisers for done in learned if done.receipt.normalisers is not None]
+def read_encoders(learned: dict[str, tuple[Results, Learned]]) -> Encoders:
+    """All that was learned: by name, where it lies and its receipt."""
+    boundaries = {name: part.boundaries for name, (_, part) in learned.items() if part.boundaries is not None}
+    normalisers = [part.normalisers for _, part in learned.values() if part.normalisers is not None]
     vocabularies = {
-        done.task.name: done.task.results.read("vocabulary")
-        for done in learned
-        if isinstance(done.task.spec.tables.get(done.task.name), VocabTable)
+        name: lies_in.read("vocabulary")
+        for name, (lies_in, part) in learned.items()
+        if part.boundaries is None and part.normalisers is None
     }
     return Encoders(vocabularies, boundaries, normalisers[0])

@@ -58,7 +58,7 @@ def test_a_damaged_kept_result_is_one_line_that_says_what_to_delete(copy: Path) 
     shutil.rmtree(copy / "samples" / ".work" / "encoded")
     drafts = sorted((copy / "samples" / ".work" / "drafts").rglob("run-0.arrow"))
     drafts[0].write_bytes(b"ARROW1 but no more")
-    with pytest.raises(StrataError, match="a kept result is damaged .* delete this folder") as error:
+    with pytest.raises(StrataError, match=r"a kept result is damaged .* delete this folder") as error:
         build_samples(copy / "spec.yaml", copy / "raw", copy / "samples")
     shutil.rmtree(str(error.value.where))
     build_samples(copy / "spec.yaml", copy / "raw", copy / "samples")
