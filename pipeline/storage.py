@@ -116,11 +116,12 @@ class Folder:
                             destination_filesystem=pafs.LocalFileSystem())  # fmt: skip
             yield copy
 
-    def write(self, name: str, put: Callable[[IO[bytes]], object] | bytes) -> int:
+    def write(self, name: str, put: Callable[[IO[bytes]], object] | bytes, flush: bool = True) -> int:
         """Writes a file so that a reader finds the whole of it or nothing, and returns its size in bytes.
 
         `put` fills an open file. On this machine the file is written aside, flushed to the disk, and renamed over one
-        already there; an object store shows an object only once it is whole.
+        already there; an object store shows an object only once it is whole. Without `flush` it survives the death of
+        this process, but perhaps not that of the machine.
         Raises StrataError if the disk is full or the folder cannot be written.
         """
         fill = put if callable(put) else lambda file: file.write(put)
@@ -135,13 +136,15 @@ class Folder:
                 with open(aside, "wb") as file:
                     fill(file)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if flush:
+                        os.fsync(file.fileno())
                     size = file.tell()
                 os.replace(aside, path)
             except BaseException:
                 Path(aside).unlink(missing_ok=True)
                 raise
-            _flush_folder(folder)  # the rename itself must survive a power cut
+            if flush:
+                _flush_folder(folder)  # the rename itself must survive a power cut
             return size
         except OSError as error:
             reason = "the disk is full" if _is_full(error) else f"cannot be written ({error.strerror or error})"

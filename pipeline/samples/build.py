@@ -4,12 +4,9 @@ A run finds what earlier ones have finished (see work.py), so the same command s
 killed, adds a day and takes in a changed spec.
 """
 
-import fcntl
 import json
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import date
 from itertools import chain
 from pathlib import Path
@@ -22,6 +19,7 @@ from pipeline.progress import Stages, stages
 from pipeline.raw.reading import RawFile, checked_tables, find_files, required_columns
 from pipeline.samples.finish import Outcome, finish
 from pipeline.samples.lineage import check_lineage
+from pipeline.samples.lock import alone
 from pipeline.samples.plan import PLAN, Options, Plan, plan, split_days
 from pipeline.samples.stages.attribute import UnitDone, attribute, units
 from pipeline.samples.stages.count import (
@@ -59,7 +57,7 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
     spec, files, division = prepare(spec_path, raw, out, options)
     tables, logs, store = checked_tables(spec.logs), Folder.at(raw), Folder.at(out)
     with (
-        _alone(store),
+        alone(store),
         engine(options.engine, division.workers, options.ray_address) as workers,
         stages(total=9 if spec.counters else 7) as progress,
     ):
@@ -102,29 +100,7 @@ def prepare(
         raise StrataError("already exists and is not empty", where=out, fix="choose another --out, or delete it")
     files = {name: find_files(name, table, Folder.at(raw)) for name, table in spec.logs.tables().items()}
     every = [file for of_table in files.values() for file in of_table]
-    return spec, files, plan(options, files["impression"], every, store)
-
-
-@contextmanager
-def _alone(store: Folder) -> Iterator[None]:
-    """Keeps a second build out of a store on this machine."""
-    if not store.is_local:
-        yield
-        return
-    lock = Path(store.path) / WORK / "lock"
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise StrataError(f"cannot be created ({error.strerror})", where=store, fix="choose another --out") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        store.sweep()
-        yield
-    except BlockingIOError:
-        raise StrataError("another build is at work there", where=store, fix="wait for it, or stop it") from None
-    finally:
-        os.close(descriptor)
+    return spec, files, plan(options, files["impression"], spec.logs.impression.time, every, store)
 
 
 class _Work:

@@ -30,6 +30,7 @@ from pipeline.spec import (
 
 INDEX, OBJECTIVE = "index", "objective"
 LABEL_COUNTS = {OBJECTIVE: pl.String(), INDEX: pl.Int32(), VALUE: pl.Float64(), COUNT: pl.Int64()}
+MANY_COUNTS = 500_000  # rows of counts that are worth adding up before there are more
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,17 @@ def label_counts(train: pl.DataFrame, spec: Spec) -> pl.DataFrame:
 
 
 def add_label_counts(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """The counts of many parts added up, one after the other: memory is that of the different labels."""
-    total = pl.DataFrame(schema=LABEL_COUNTS)
+    """The counts of many parts added up, some at a time: memory is that of the different labels."""
+    total, waiting = pl.DataFrame(schema=LABEL_COUNTS), list[pl.DataFrame]()
     for part in parts:
-        total = pl.concat([total, part]).group_by(OBJECTIVE, INDEX, VALUE).agg(pl.col(COUNT).sum())
-    return total
+        waiting.append(part)
+        if sum(map(len, waiting)) > max(MANY_COUNTS, len(total)):
+            total, waiting = _added_up([total, *waiting]), []
+    return _added_up([total, *waiting])
+
+
+def _added_up(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(parts).group_by(OBJECTIVE, INDEX, VALUE).agg(pl.col(COUNT).sum())
 
 
 def median_labels(counts: pl.DataFrame, spec: Spec, rows: Mapping[str, int]) -> dict[str, list[float]]:

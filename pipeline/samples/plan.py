@@ -1,6 +1,7 @@
 """How a build is divided: the number of partitions and workers, the days of each split, and what a new spec redoes."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -11,6 +12,7 @@ from pipeline.engines import EngineName, available_cores
 from pipeline.errors import StrataError
 from pipeline.manifest import SplitName
 from pipeline.raw.reading import RawFile
+from pipeline.samples.days import DAY_MS
 from pipeline.samples.stages.deal import SLOTS
 from pipeline.samples.work import WORK
 from pipeline.spec import Split
@@ -20,8 +22,11 @@ PLAN = f"{WORK}/plan.json"
 GB = 1_000_000_000
 # Measured on the short_video spec (docs/performance.md): a worker at rest, and what a row of the unit at hand takes.
 WORKER_BYTES, ROW_BYTES = 300_000_000, 350
+LEAST_SHARE = 100_000_000  # of memory that a worker needs beside what it takes at rest
+UNIT_ROWS = 500_000  # more at a time are hardly faster, and need more memory
+MANY_DAYS = 10_000  # more than logs span, unless a time is wrong
 FEW_ROWS = 1_000_000  # for fewer, starting processes takes longer than they save
-PROBED_FILES = 16  # whose rows are counted, or guessed, to estimate those of all
+PROBED_FILES = 64  # whose rows are counted, or guessed, to estimate those of all
 TEXT_ROW_BYTES, GZIP_RATIO = 60, 6
 
 
@@ -46,47 +51,87 @@ class Plan:
     partitions: int
 
 
-def plan(options: Options, impressions: list[RawFile], all_files: list[RawFile], store: Folder) -> Plan:
+def plan(options: Options, impressions: list[RawFile], time: str, all_files: list[RawFile], store: Folder) -> Plan:
     """The partitions of an earlier build stay, so that its results do.
 
-    Otherwise there are as many as it takes for one day of one partition to fit into a worker's memory, even if all
-    impressions were of one day.
+    Otherwise there are as many as it takes for the busiest day of one partition to fit into a worker's memory. `time`
+    is the column of the impressions' time.
     """
     for name, number, most in (("workers", options.workers, None), ("partitions", options.partitions, SLOTS)):
         if number is not None and not 1 <= number <= (most or number):
             limit = f"from 1 to {most}" if most else "at least 1"
             raise StrataError(f"found {number}", where=f"--{name}", fix=f"give {limit}")
-    rows = estimate_rows(impressions)
+    rows, busiest = estimate_rows(impressions), estimate_busiest_day(impressions, time)
     # One more than there are cores, as each waits for the disk at times.
     workers = options.workers or (available_cores() + 1 if estimate_rows(all_files) > FEW_ROWS else 1)
     share = options.memory_gb * GB / workers - WORKER_BYTES
-    if not share >= WORKER_BYTES:  # so that NaN is refused as well
+    if not share >= LEAST_SHARE:  # so that NaN is refused as well
         raise StrataError(f"{options.memory_gb:g} GB are too little for {workers} workers", where="--memory",
-                          fix=f"give at least {2 * workers * WORKER_BYTES / GB:g} GB, or fewer --workers")  # fmt: skip
+                          fix=f"give at least {workers * (WORKER_BYTES + LEAST_SHARE) / GB:g} GB, or fewer --workers")  # fmt: skip
     earlier = json.loads(store.read(PLAN))["partitions"] if store.exists(PLAN) else None
-    needed = -(-rows * ROW_BYTES // int(share))
-    balanced = 1 if workers == 1 else 2 * workers
-    partitions = options.partitions or earlier or min(SLOTS, max(needed, balanced))
+    needed = -(-busiest // min(UNIT_ROWS, int(share / ROW_BYTES)))
+    balanced = -(-needed // workers) * workers  # so that none waits for the last of another
+    partitions = options.partitions or earlier or min(SLOTS, balanced)
     return Plan(rows, workers, partitions)
 
 
 def estimate_rows(files: list[RawFile]) -> int:
     """Rows of raw files, from some of them and the size of all."""
-    probed = files[:: -(-len(files) // PROBED_FILES) or 1]
+    probed = _probed(files)
     size = sum(file.info.size for file in probed)
     rows = sum(map(_rows, probed))
     return round(rows * sum(file.info.size for file in files) / size) if size else rows
+
+
+def estimate_busiest_day(files: list[RawFile], time: str) -> int:
+    """Rows of the day with the most: those of a file are taken to lie evenly between its earliest and latest time.
+
+    Where a file does not tell its times, all of its rows may be of one day.
+    """
+    by_day: Counter[int] = Counter()
+    unknown = 0
+    for file in _probed(files):
+        rows, period = _rows(file), _period(file, time)
+        days = range(period[0] // DAY_MS, period[1] // DAY_MS + 1) if period else range(0)
+        if 0 < len(days) < MANY_DAYS:
+            by_day.update(dict.fromkeys(days, -(-rows // len(days))))
+        else:
+            unknown += rows
+    share_probed = len(_probed(files)) / len(files)
+    return round((max(by_day.values(), default=0) + unknown) / share_probed)
+
+
+def _probed(files: list[RawFile]) -> list[RawFile]:
+    return files[:: -(-len(files) // PROBED_FILES) or 1]
 
 
 def _rows(file: RawFile) -> int:
     name = file.info.name
     if not name.endswith(".parquet"):
         return file.info.size * (GZIP_RATIO if name.endswith(".gz") else 1) // TEXT_ROW_BYTES
+    footer = _footer(file)
+    return int(footer.num_rows) if footer else 0
+
+
+def _period(file: RawFile, time: str) -> tuple[int, int] | None:
+    """The earliest and the latest time (ms) of a Parquet file that keeps them for all of its rows."""
+    footer = _footer(file) if file.info.name.endswith(".parquet") else None
+    if not footer or time not in footer.schema.names:
+        return None
+    at = footer.schema.names.index(time)
+    found = [footer.row_group(group).column(at).statistics for group in range(footer.num_row_groups)]
+    if not found or not all(s and s.has_min_max and isinstance(s.min, int) for s in found):
+        return None
+    return min(s.min for s in found), max(s.max for s in found)
+
+
+def _footer(file: RawFile) -> pq.FileMetaData | None:
+    """None for a damaged file: dealing says so, or puts it in quarantine."""
     try:
-        with file.folder.open(name) as opened:
-            return int(pq.ParquetFile(opened).metadata.num_rows)
+        with file.folder.open(file.info.name) as opened:
+            return pq.ParquetFile(opened).metadata
     except (OSError, ValueError):
-        return 0  # damaged: dealing says so, or puts it in quarantine
+        return None
 
 
 def split_days(days: Iterable[date], split: Split, raw: Folder) -> dict[date, SplitName]:

@@ -74,7 +74,7 @@ class Results:
             if whole(receipt):
                 return Done(task, receipt, made=False)
         receipt = make()
-        self.folder.write(RECEIPT, receipt.model_dump_json().encode())
+        self.folder.write(RECEIPT, receipt.model_dump_json().encode(), flush=False)
         return Done(task, receipt, made=True)
 
     @property
@@ -82,7 +82,7 @@ class Results:
         return self.folder.path.rsplit("/", 1)[-1]
 
     def write(self, name: str, frame: pl.DataFrame) -> None:
-        self.folder.write(f"{name}.arrow", lambda file: frame.write_ipc(file, compression="lz4"))
+        self.folder.write(f"{name}.arrow", lambda file: frame.write_ipc(file, compression="lz4"), flush=False)
 
     def read(self, name: str, columns: list[str] | None = None) -> pl.DataFrame:
         try:
@@ -100,7 +100,7 @@ class Results:
                 for batch in batches:
                     writer.write_batch(batch)
 
-        self.folder.write(f"{name}.arrow", put)
+        self.folder.write(f"{name}.arrow", put, flush=False)
 
     def read_batches(self, name: str, numbers: list[int]) -> list[pa.RecordBatch]:
         try:

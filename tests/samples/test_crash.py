@@ -19,6 +19,7 @@ from pipeline.manifest import MANIFEST, load_manifest
 from pipeline.raw.simulation.config import SimulationConfig
 from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.samples.build import build_samples
+from pipeline.samples.lock import UNSETTLED
 from pipeline.samples.plan import Options
 from pipeline.spec_file import load_spec
 
@@ -224,3 +225,32 @@ def test_what_a_killed_process_was_writing_does_no_harm(
     build_samples(spec_path, log.raw, store, options)
     assert content(store) == undisturbed[True]
     assert not list(store.rglob(".aside-*"))
+
+
+def test_after_a_power_cut_what_may_not_have_reached_the_disk_is_made_again(
+    log: Log, undisturbed: dict[bool, Content], start: Start, spec_path: Path, tmp_path: Path
+) -> None:
+    """A killed build, then another boot of the machine: whatever the build had done is empty, though it was done."""
+    store = tmp_path / "samples"
+    log.last_day(False)
+    build_samples(spec_path, log.raw, store, Options(workers=1, partitions=PARTITIONS))
+    settled = files(store)
+    log.last_day(True)
+    process = start(store)
+    assert not finished_before(process, store, 40)
+    kill(process, parent_only=False)
+    mark = store / UNSETTLED
+    mark_time = mark.stat().st_mtime
+    since = [Path(path) for path in files(store) - settled if path.endswith(".arrow")]
+    assert since
+    for path in since:
+        path.write_bytes(b"")
+    with pytest.raises(StrataError, match="a kept result is damaged"):
+        build_samples(spec_path, log.raw, store, Options(workers=1))
+    mark.write_text("another boot")
+    os.utime(mark, (mark_time, mark_time))
+    kept = {path: os.stat(path).st_mtime_ns for path in settled if path.endswith(".arrow")}
+    build_samples(spec_path, log.raw, store, Options(workers=1))
+    assert content(store) == undisturbed[True]
+    assert not mark.exists()
+    assert any(Path(path).exists() and os.stat(path).st_mtime_ns == time for path, time in kept.items())

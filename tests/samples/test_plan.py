@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.errors import StrataError
 from pipeline.raw.reading import find_files
-from pipeline.samples.plan import PLAN, Options, estimate_rows, plan, split_days
+from pipeline.samples.days import DAY_MS
+from pipeline.samples.plan import PLAN, Options, estimate_busiest_day, estimate_rows, plan, split_days
 from pipeline.spec import RawTable, Split
 from pipeline.storage import Folder
 
@@ -71,11 +72,14 @@ def test_a_split_needs_a_day_to_train_on(split: dict[str, object], message: str)
 # ------------------------------------------------------------------------------------------------ partitions
 
 
-def log(folder: Path, rows: int) -> tuple[RawTable, Folder]:
-    for part in range(3):
-        (folder / "log").mkdir(exist_ok=True, parents=True)
-        pl.DataFrame({"id": range(rows)}).write_parquet(folder / "log" / f"{part}.parquet")
-    return RawTable(files="log", columns={"id": "int64"}), Folder.at(folder)
+def log(folder: Path, rows: int, days: int = 1) -> tuple[RawTable, Folder]:
+    """Three files a day."""
+    (folder / "log").mkdir(exist_ok=True, parents=True)
+    for day in range(days):
+        times = pl.int_range(rows, eager=True) % DAY_MS + (20_000 + day) * DAY_MS
+        for part in range(3):
+            pl.DataFrame({"time_ms": times}).write_parquet(folder / "log" / f"{day}-{part}.parquet")
+    return RawTable(files="log", columns={"time_ms": "int64"}), Folder.at(folder)
 
 
 def test_less_memory_means_more_partitions(tmp_path: Path) -> None:
@@ -83,24 +87,33 @@ def test_less_memory_means_more_partitions(tmp_path: Path) -> None:
     files = find_files("log", table, raw)
     store = Folder.at(tmp_path / "store")
     assert estimate_rows(files) == 3_000_000
-    found = [plan(Options(workers=1, memory_gb=gb), files, files, store) for gb in (8, 1.2, 0.8)]
+    found = [plan(Options(workers=1, memory_gb=gb), files, "time_ms", files, store) for gb in (8, 0.44, 0.41)]
     assert [division.rows for division in found] == [3_000_000] * 3
-    assert found[0].partitions < found[1].partitions < found[2].partitions
-    more = plan(Options(workers=4, memory_gb=8), files, files, store)
+    assert 2 <= found[0].partitions < found[1].partitions < found[2].partitions
+    more = plan(Options(workers=4, memory_gb=8), files, "time_ms", files, store)
     assert more.workers == 4
-    assert more.partitions >= 4
-    with pytest.raises(StrataError, match=r"0\.5 GB are too little for 1 workers"):
-        plan(Options(workers=1, memory_gb=0.5), files, files, store)
+    assert more.partitions % 4 == 0
+    with pytest.raises(StrataError, match=r"0\.3 GB are too little for 1 workers; give at least 0\.4 GB"):
+        plan(Options(workers=1, memory_gb=0.3), files, "time_ms", files, store)
+
+
+def test_a_partition_holds_a_day_of_its_users_and_not_all_days(tmp_path: Path) -> None:
+    for days in (1, 4):
+        table, raw = log(tmp_path / f"{days} days", 1_000_000, days)
+        files = find_files("log", table, raw)
+        assert estimate_busiest_day(files, "time_ms") == 3_000_000
+        assert plan(Options(workers=1), files, "time_ms", files, Folder.at(tmp_path / "store")).partitions == 6
+        assert estimate_busiest_day(files, "not there") == 3_000_000 * days
 
 
 def test_the_partitions_of_an_earlier_build_stay(tmp_path: Path) -> None:
     table, raw = log(tmp_path / "raw", 10)
     files = find_files("log", table, raw)
     store = Folder.at(tmp_path / "store")
-    assert plan(Options(workers=1), files, files, store).partitions == 1
+    assert plan(Options(workers=1), files, "time_ms", files, store).partitions == 1
     store.write(PLAN, b'{"partitions": 11}')
-    assert plan(Options(workers=1), files, files, store).partitions == 11
-    assert plan(Options(workers=1, partitions=5), files, files, store).partitions == 5
+    assert plan(Options(workers=1), files, "time_ms", files, store).partitions == 11
+    assert plan(Options(workers=1, partitions=5), files, "time_ms", files, store).partitions == 5
 
 
 @pytest.mark.parametrize(
@@ -116,5 +129,5 @@ def test_numbers_that_divide_nothing_are_refused(tmp_path: Path, options: Option
     table, raw = log(tmp_path / "raw", 10)
     files = find_files("log", table, raw)
     with pytest.raises(StrataError) as error:
-        plan(options, files, files, Folder.at(tmp_path / "store"))
+        plan(options, files, "time_ms", files, Folder.at(tmp_path / "store"))
     assert str(error.value) == message
