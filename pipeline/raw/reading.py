@@ -28,9 +28,10 @@ TYPES: dict[ColumnType, pl.DataType] = {
 }
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 RAW = "raw "  # prefix of a column as it lies in the file, beside the same column with its type
-LINE, REASON = "whole line", "rejected because"  # beside declared columns, of which one may well be called `reason`
+LINE, BROKEN = "whole line", "breaks a rule"  # beside declared columns, none of which can have such a name
 CHUNK_ROWS = 500_000  # rows of a raw file in memory at a time
 YEAR_2100_MS = 4_102_444_800_000
+Rules = list[tuple[pl.Expr, str]]
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -127,9 +128,11 @@ def read_chunks(name: str, table: RawTable, file: RawFile, required: set[str]) -
             raw = _scan_parquet(table, path) if path.suffix == ".parquet" else _scan_text(table, path)
             found = raw.collect_schema()
             typed = [_cast(found[RAW + column], column, TYPES[table.columns[column]]) for column in table.columns]
-            checked = raw.with_columns(typed).with_columns(_reason(table, required).alias(REASON))
+            rules = _rules(table, required)
+            broken = pl.any_horizontal(broken for broken, _ in rules).fill_null(False)
+            checked = raw.with_columns(typed).with_columns(broken.alias(BROKEN))
             for frame in checked.collect_batches(chunk_size=CHUNK_ROWS, maintain_order=True):
-                yield _sorted_out(frame, name, table, file.info.name)
+                yield _sorted_out(frame, rules, name, table, file.info.name)
     except BadFile as error:
         # Its place is named where the file was found, which a copy of it is not.
         raise BadFile(error.what, where=file, fix=error.fix) from None
@@ -146,18 +149,18 @@ def _changed(file: RawFile) -> BadFile:
                    fix="write logs elsewhere and move whole files here; then run the same command again")  # fmt: skip
 
 
-def _sorted_out(frame: pl.DataFrame, name: str, table: RawTable, file: str) -> Chunk:
-    """Good rows apart from rejected ones."""
-    if not frame[REASON].count():
+def _sorted_out(frame: pl.DataFrame, rules: Rules, name: str, table: RawTable, file: str) -> Chunk:
+    """Good rows apart from rejected ones; only for these it is worth to find out why."""
+    if not frame[BROKEN].any():
         return Chunk(frame.select(table.columns.keys()), pl.DataFrame(schema=REJECTED))
-    bad = frame.filter(pl.col(REASON).is_not_null())
+    bad = frame.filter(BROKEN)
     record = pl.struct(pl.col(RAW + column).alias(column) for column in table.columns).struct.json_encode()
     return Chunk(
-        frame.filter(pl.col(REASON).is_null()).select(table.columns.keys()),
+        frame.filter(~pl.col(BROKEN)).select(table.columns.keys()),
         bad.select(
             table=pl.lit(name),
             file=pl.lit(file),
-            reason=pl.col(REASON),
+            reason=pl.coalesce(pl.when(broken).then(pl.lit(reason)) for broken, reason in rules),
             record=pl.col(LINE) if LINE in bad.columns else record,
         ),
     )
@@ -215,16 +218,12 @@ def _cast(found: pl.DataType, column: str, wanted: pl.DataType) -> pl.Expr:
     return value.cast(wanted, strict=False).alias(column)
 
 
-def _reason(table: RawTable, required: set[str]) -> pl.Expr:
-    """Why a row is rejected: the first rule that it breaks, or null. A check of a missing value passes."""
-    nothing = pl.all_horizontal(pl.col(RAW + column).is_null() for column in table.columns)
-    reasons = [pl.when(nothing).then(pl.lit("holds none of the columns"))]
+def _rules(table: RawTable, required: set[str]) -> Rules:
+    """What breaks each rule of the table, and how that is called. A check of a missing value passes."""
+    rules = [
+        (pl.all_horizontal(pl.col(RAW + column).is_null() for column in table.columns), "holds none of the columns")
+    ]
     for column, type_ in table.columns.items():
-        wrong = pl.col(RAW + column).is_not_null() & pl.col(column).is_null()
-        reasons.append(pl.when(wrong).then(pl.lit(f"{column} is no {type_}")))
-    for column in table.columns:
-        if column in required:
-            reasons.append(pl.when(pl.col(column).is_null()).then(pl.lit(f"{column} is missing")))
-    for check in table.checks:
-        reasons.append(pl.when(~parse(check)).then(pl.lit(f"fails the check {check}")))
-    return pl.coalesce(reasons)
+        rules.append((pl.col(RAW + column).is_not_null() & pl.col(column).is_null(), f"{column} is no {type_}"))
+    rules += [(pl.col(column).is_null(), f"{column} is missing") for column in table.columns if column in required]
+    return rules + [(~parse(check), f"fails the check {check}") for check in table.checks]

@@ -9,6 +9,7 @@ import polars as pl
 
 from pipeline.manifest import Normaliser
 from pipeline.samples.checker import DAY
+from pipeline.samples.coding import Coded
 from pipeline.samples.features import split_list, start_column
 from pipeline.samples.hashing import hash_index
 from pipeline.samples.history import Stretches, flatten, list_series, stretch
@@ -85,33 +86,37 @@ def fit_normalisers(sums: pl.DataFrame, spec: Spec) -> dict[str, Normaliser]:
     return {name: normalisers.get(name, Normaliser(mean=0.0, std=1.0)) for name in spec.standardised}
 
 
-def encode(samples: pl.DataFrame, past: Mapping[str, pl.Series], spec: Spec, encoders: Encoders) -> pl.DataFrame:
+def encode(samples: Coded, past: Mapping[str, pl.Series], spec: Spec, encoders: Encoders) -> pl.DataFrame:
     """Every feature column as the model reads it: int32, list of int32, or float32 without nulls.
 
-    `past` has per history the past values that its stretches lie in.
+    `past` has per history the column that its stretches lie in, encoded.
     """
-    columns = []
+    columns, rows = [], samples.rows
     for name, feature in spec.sparse_features.items():
-        raw, table = samples[feature_column(name)], spec.tables[feature.table]
-        if isinstance(feature, IdFeature):
-            encoded = index(raw, feature.table, table, encoders)
-        elif isinstance(feature, HistoryFeature):
-            stretches = Stretches(samples[start_column(name)].to_numpy(), raw.to_numpy())
-            encoded = stretch(index(past[name], feature.table, table, encoders), stretches)
+        codes, table = rows[feature_column(name)], spec.tables[feature.table]
+        if isinstance(feature, HistoryFeature):
+            encoded = stretch(past[name], Stretches(rows[start_column(name)].to_numpy(), codes.to_numpy()))
+        elif isinstance(feature, IdFeature):
+            found = index(samples.values[name], feature.table, table, encoders).to_numpy()
+            encoded = pl.Series(np.append(np.int32(0), found)[codes.to_numpy()])
         else:
-            # Texts repeat: each different one is split and encoded once.
-            texts = raw.unique()
-            values, offsets = flatten(split_list(texts, feature))
-            lists = list_series(index(values, feature.table, table, encoders), offsets)
-            of_text = pl.DataFrame({VALUE: texts, "list": lists})
-            asked = raw.alias(VALUE).to_frame()
-            encoded = asked.join(of_text, on=VALUE, how="left", nulls_equal=True, maintain_order="left")["list"]
+            items, offsets = flatten(split_list(samples.values[name], feature))
+            lists = list_series(index(items, feature.table, table, encoders), np.append(0, offsets))
+            encoded = lists.gather(codes)
         columns.append(encoded.alias(feature_column(name)))
     for name in spec.dense_features:
-        norm = encoders.normalisers.get(name, Normaliser(mean=0.0, std=1.0))
-        values = (samples[feature_column(name)] - norm.mean) / norm.std
+        values = rows[feature_column(name)]
+        if name in spec.standardised:
+            norm = encoders.normalisers[name]
+            values = (values - norm.mean) / norm.std
         columns.append(values.fill_null(0.0).cast(pl.Float32).alias(feature_column(name)))
-    return samples.with_columns(columns)
+    return rows.with_columns(columns)
+
+
+def encode_past(past: Mapping[str, pl.Series], spec: Spec, encoders: Encoders) -> dict[str, pl.Series]:
+    """The rows of the past values of each history in its table."""
+    tables = {name: spec.sparse_features[name].table for name in past}
+    return {name: index(values, tables[name], spec.tables[tables[name]], encoders) for name, values in past.items()}
 
 
 def index(values: pl.Series, name: str, table: AnyTable, encoders: Encoders) -> pl.Series:

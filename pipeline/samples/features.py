@@ -12,7 +12,7 @@ from pipeline.spec import DenseFeature, HistoryFeature, IdFeature, IdListFeature
 
 
 def append_features(samples: pl.LazyFrame, stretches: Mapping[str, Stretches], spec: Spec) -> pl.LazyFrame:
-    """Adds `feature_<name>` for every feature: an id, or a number (float64, after log1p).
+    """Adds `feature_<name>` for every feature: an id, or a number after log1p (float64 if it is to be standardised).
 
     Of an id_list, the text that it is split from; of a history, the length of its stretch of past values, and as
     `start_<name>` where it starts. Lists are made when samples are written: until then they would cost the most.
@@ -20,7 +20,7 @@ def append_features(samples: pl.LazyFrame, stretches: Mapping[str, Stretches], s
     columns: list[pl.Expr | pl.Series] = []
     for name, feature in spec.features.items():
         if isinstance(feature, HistoryFeature):
-            columns.append(pl.Series(start_column(name), stretches[name].start))
+            columns.append(pl.Series(start_column(name), stretches[name].start.astype(np.int32)))
             columns.append(pl.Series(feature_column(name), stretches[name].length.astype(np.int32)))
         else:
             columns.append(value_of(name, feature).alias(feature_column(name)))
@@ -47,7 +47,8 @@ def value_of(name: str, feature: IdFeature | IdListFeature | DenseFeature) -> pl
     number = value.cast(pl.Float64)
     finite = pl.when(number.is_finite()).then(number)
     # log1p continued as an odd function, so that a negative number has a value as well.
-    return finite.abs().log1p() * finite.sign() if "log1p" in feature.normalise else finite
+    number = finite.abs().log1p() * finite.sign() if "log1p" in feature.normalise else finite
+    return number if "standardise" in feature.normalise else number.cast(pl.Float32)
 
 
 def split_list(texts: pl.Series, feature: IdListFeature) -> pl.Series:

@@ -66,8 +66,9 @@ def plan(options: Options, impressions: list[RawFile], time: str, all_files: lis
     workers = options.workers or (available_cores() + 1 if estimate_rows(all_files) > FEW_ROWS else 1)
     share = options.memory_gb * GB / workers - WORKER_BYTES
     if not share >= LEAST_SHARE:  # so that NaN is refused as well
+        least = workers * (WORKER_BYTES + LEAST_SHARE) / GB
         raise StrataError(f"{options.memory_gb:g} GB are too little for {workers} workers", where="--memory",
-                          fix=f"give at least {workers * (WORKER_BYTES + LEAST_SHARE) / GB:g} GB, or fewer --workers")  # fmt: skip
+                          fix=f"give at least {least:g} GB, or fewer --workers")  # fmt: skip
     earlier = json.loads(store.read(PLAN))["partitions"] if store.exists(PLAN) else None
     needed = -(-busiest // min(UNIT_ROWS, int(share / ROW_BYTES)))
     balanced = -(-needed // workers) * workers  # so that none waits for the last of another

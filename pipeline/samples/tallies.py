@@ -13,12 +13,14 @@ import numpy as np
 import polars as pl
 
 from pipeline.samples.checker import DAY
+from pipeline.samples.coding import Coded
 from pipeline.samples.counters import EXACT
 from pipeline.samples.features import split_list, start_column
 from pipeline.samples.hashing import mixed_hash
 from pipeline.samples.history import Stretches, stretch
 from pipeline.samples.labels import learned_rows
 from pipeline.spec import (
+    DenseFeature,
     HashTable,
     HistoryFeature,
     IdFeature,
@@ -55,11 +57,11 @@ class Tallies:
     """Per hash table the smallest hashes of the ids that it was given."""
 
 
-def tallies(samples: pl.DataFrame, past: Mapping[str, pl.Series], spec: Spec) -> Tallies:
+def tallies(samples: Coded, past: Mapping[str, pl.Series], spec: Spec) -> Tallies:
     """`samples` has the columns of the store, its features not encoded, `day` and SLOT; `past` is by history."""
     return Tallies(
         values=_values(samples, past, spec),
-        sums=_sums(samples, spec),
+        sums=_sums(samples.rows, spec),
         tally=_tally(samples, spec),
         sketches=_sketches(samples, spec),
     )
@@ -85,39 +87,40 @@ def add_tallies(parts: list[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(parts).group_by(by).agg(sums)
 
 
-def _values(samples: pl.DataFrame, past: Mapping[str, pl.Series], spec: Spec) -> dict[str, pl.DataFrame]:
+def _values(samples: Coded, past: Mapping[str, pl.Series], spec: Spec) -> dict[str, pl.DataFrame]:
     found: dict[str, list[pl.DataFrame]] = {}
     for name, feature in spec.sparse_features.items():
-        table, column = spec.tables[feature.table], samples[feature_column(name)]
-        if isinstance(table, QuantileTable):
-            column = significant(column.cast(pl.Float64))
-        elif not isinstance(table, VocabTable):
+        table = spec.tables[feature.table]
+        if not isinstance(table, VocabTable | QuantileTable):
             continue
-        if isinstance(feature, HistoryFeature):
-            if not _shows_something_new(feature, spec):
-                continue
-            starts = samples[start_column(name)].to_numpy()
-            lists = stretch(past[name], Stretches(starts, column.to_numpy()))
-            counts = _count_values(samples.select(DAY, lists.alias(VALUE)).explode(VALUE))
-        else:
-            counts = _count_values(samples.select(DAY, column.alias(VALUE)))
-        if isinstance(feature, IdListFeature):
-            split = counts.with_columns(split_list(counts[VALUE], feature)).explode(VALUE, empty_as_null=False)
-            counts = split.group_by(DAY, VALUE).agg(pl.col(COUNT).sum())
-        found.setdefault(feature.table, []).append(counts)
+        for day, rows in _by_day(samples.rows):
+            if isinstance(feature, HistoryFeature):
+                if not _shows_something_new(feature, spec):
+                    continue
+                counts = _count_past(rows, past[name], name)
+            else:
+                counts = _count_codes(rows[feature_column(name)], samples.values[name])
+            if isinstance(feature, IdListFeature):
+                counts = counts.with_columns(split_list(counts[VALUE], feature)).explode(VALUE, empty_as_null=False)
+            if isinstance(table, QuantileTable):
+                counts = counts.with_columns(significant(counts[VALUE].cast(pl.Float64)))
+            found.setdefault(feature.table, []).append(
+                counts.drop_nulls(VALUE).select(pl.lit(day).alias(DAY), VALUE, COUNT)
+            )
     return {name: add_values(parts) for name, parts in found.items()}
 
 
-def _count_values(shown: pl.DataFrame) -> pl.DataFrame:
-    """Rows by day and value; a single value to group by is much faster than a pair."""
-    parts = [
-        of_day[VALUE]
-        .drop_nulls()
-        .value_counts(name=COUNT)
-        .select(pl.lit(day).alias(DAY), VALUE, pl.col(COUNT).cast(pl.Int64))
-        for day, of_day in _by_day(shown)
-    ]
-    return pl.concat(parts) if parts else shown.clear().with_columns(pl.lit(0, pl.Int64).alias(COUNT))
+def _count_codes(codes: pl.Series, values: pl.Series) -> pl.DataFrame:
+    """How often each value is shown."""
+    counts = np.bincount(codes.to_numpy(), minlength=len(values) + 1)[1:]
+    return pl.DataFrame({VALUE: values, COUNT: pl.Series(counts, dtype=pl.Int64)}).filter(pl.col(COUNT) > 0)
+
+
+def _count_past(rows: pl.DataFrame, past: pl.Series, name: str) -> pl.DataFrame:
+    """How often each past value is in the histories of the rows."""
+    stretches = Stretches(rows[start_column(name)].to_numpy(), rows[feature_column(name)].to_numpy())
+    shown = stretch(past, stretches).explode(empty_as_null=False).alias(VALUE)
+    return shown.value_counts(name=COUNT).with_columns(pl.col(COUNT).cast(pl.Int64))
 
 
 def _shows_something_new(history: HistoryFeature, spec: Spec) -> bool:
@@ -163,10 +166,11 @@ def _by_day(samples: pl.DataFrame) -> Iterable[tuple[date, pl.DataFrame]]:
     return [(day, samples if len(days) == 1 else samples.filter(pl.col(DAY) == day)) for day in days]
 
 
-def _tally(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
+def _tally(samples: Coded, spec: Spec) -> pl.DataFrame:
     parts = [pl.DataFrame(schema={DAY: pl.Date(), **TALLY})]
-    for day, rows in _by_day(samples):
-        lengths = [part for name, feature in spec.sparse_features.items() for part in _lengths(rows, name, feature)]
+    for day, rows in _by_day(samples.rows):
+        lists = {name: f for name, f in spec.sparse_features.items() if not isinstance(f, IdFeature)}
+        lengths = [part for name, f in lists.items() for part in _lengths(rows, name, f, samples.values.get(name))]
         of_day = pl.concat([_counts(rows, spec), *lengths])
         parts.append(of_day.select(pl.lit(day).alias(DAY), *TALLY))
     return pl.concat(parts)
@@ -190,7 +194,7 @@ def _counts(rows: pl.DataFrame, spec: Spec) -> pl.DataFrame:
         if not isinstance(feature, IdListFeature):
             value = pl.col(feature_column(name))
             counted.append({"what": "missing", "scene": None, "name": name})
-            masks.append(value == 0 if isinstance(feature, HistoryFeature) else value.is_null())
+            masks.append(value.is_null() if isinstance(feature, DenseFeature) else value == 0)
     columns = []
     for at, (one, mask) in enumerate(zip(counted, masks, strict=True)):
         columns.append(mask.sum().cast(pl.Int64).alias(f"rows {at}"))
@@ -203,19 +207,17 @@ def _counts(rows: pl.DataFrame, spec: Spec) -> pl.DataFrame:
     return pl.DataFrame([one | {"at": 0} | of_one for one, of_one in zip(counted, values, strict=True)], schema=TALLY)
 
 
-def _lengths(rows: pl.DataFrame, name: str, feature: SparseFeature) -> list[pl.DataFrame]:
+def _lengths(rows: pl.DataFrame, name: str, feature: SparseFeature, texts: pl.Series | None) -> list[pl.DataFrame]:
     """How many rows of a day have a list or history of each length; a list without elements is a missing value."""
-    if isinstance(feature, IdFeature):
-        return []
-    counts = (
-        rows[feature_column(name)].alias("at").value_counts(name="rows").with_columns(pl.col("rows").cast(pl.Int64))
-    )
+    at = rows[feature_column(name)].to_numpy()
     if isinstance(feature, IdListFeature):
-        counts = counts.with_columns(split_list(counts["at"], feature).list.len().alias("at"))
-    counts = counts.group_by(pl.col("at").cast(pl.Int64)).agg(pl.col("rows").sum())
-    parts = [("length", counts)]
+        assert texts is not None
+        at = np.append(0, split_list(texts, feature).list.len().to_numpy())[at]
+    counts = np.bincount(at)
+    found = pl.DataFrame({"at": np.flatnonzero(counts), "rows": counts[counts > 0]})
+    parts = [("length", found)]
     if isinstance(feature, IdListFeature):
-        parts.append(("missing", counts.filter(pl.col("at") == 0)))
+        parts.append(("missing", found.filter(pl.col("at") == 0)))
     constants = {"scene": None, "name": name, "sum": None, "min": None, "max": None}
     return [
         part.with_columns(pl.lit(what).alias("what"), *(pl.lit(v).alias(c) for c, v in constants.items())).select(
@@ -225,19 +227,16 @@ def _lengths(rows: pl.DataFrame, name: str, feature: SparseFeature) -> list[pl.D
     ]
 
 
-def _sketches(samples: pl.DataFrame, spec: Spec) -> dict[str, np.ndarray]:
+def _sketches(samples: Coded, spec: Spec) -> dict[str, np.ndarray]:
     found = {}
     for name, table in spec.tables.items():
         if isinstance(table, HashTable):
-            columns = [
-                samples[feature_column(f)].explode()
-                if isinstance(feature, IdListFeature)
-                else samples[feature_column(f)]
-                for f, feature in spec.sparse_features.items()
-                if feature.table == name and not isinstance(feature, HistoryFeature)
+            ids = [
+                split_list(values, feature).explode() if isinstance(feature, IdListFeature) else values
+                for f, values in samples.values.items()
+                if (feature := spec.sparse_features[f]).table == name
             ]
-            ids = [column.drop_nulls().unique().cast(pl.String) for column in columns]
-            found[name] = smallest([mixed_hash(pl.concat(ids).unique())]) if ids else np.array([], np.uint64)
+            found[name] = smallest(mixed_hash(values.drop_nulls()) for values in ids)
     return found
 
 

@@ -9,9 +9,11 @@ import polars as pl
 import pytest
 
 from pipeline.manifest import Normaliser
+from pipeline.samples.coding import code
 from pipeline.samples.encoding import (
     Encoders,
     encode,
+    encode_past,
     fit_normalisers,
     fit_quantiles,
     fit_vocabulary,
@@ -62,13 +64,17 @@ def fit(train: pl.DataFrame, of: Spec, past: Past = NO_PAST) -> Encoders:
     """What these training rows teach."""
     constants = {SLOT: 0, "scene_all": True, "mask_goal": False, "label_goal": None, "day": date(2026, 3, 1)}
     samples = train.with_columns(pl.lit(v).alias(name) for name, v in constants.items() if name not in train.columns)
-    found = tallies(samples, past, of)
+    found = tallies(code(samples, of), past, of)
     counts = {name: values.select(VALUE, COUNT) for name, values in found.values.items()}
     return Encoders(
         {name: fit_vocabulary(counts[name], t) for name, t in of.tables.items() if isinstance(t, VocabTable)},
         {name: fit_quantiles(counts[name], t) for name, t in of.tables.items() if isinstance(t, QuantileTable)},
         fit_normalisers(found.sums, of),
     )
+
+
+def encoded(samples: pl.DataFrame, of: Spec, encoders: Encoders, past: Past = NO_PAST) -> pl.DataFrame:
+    return encode(code(samples, of), encode_past(past, of, encoders), of, encoders)
 
 
 VIDEO = spec(
@@ -90,7 +96,12 @@ def test_a_vocabulary_has_the_frequent_values_most_frequent_first() -> None:
     assert encoders.rows("video", VIDEO.tables["video"]) == 4
 
     seen, past = history("seen", [[5, 1, 9], [], [], [7]])
-    found = encode(column("video", [7, 1, None, 1000]).with_columns(seen), past, VIDEO, encoders)
+    found = encode(
+        code(column("video", [7, 1, None, 1000]).with_columns(seen), VIDEO),
+        encode_past(past, VIDEO, encoders),
+        VIDEO,
+        encoders,
+    )
     assert found["feature_video"].to_list() == [3, 0, 0, 0]
     assert found["feature_seen"].to_list() == [[2, 0, 1], [], [], [3]]
     assert found.select("feature_video", "feature_seen").dtypes == [pl.Int32, pl.List(pl.Int32)]
@@ -111,7 +122,7 @@ def test_lists_share_the_table_of_an_id() -> None:
     train = column("main", ["a", None]).with_columns(feature_tags=pl.Series(["b, b,a", ""]))
     encoders = fit(train, shared)
     assert encoders.vocabularies["tag"].select("value", "count").rows() == [("a", 2), ("b", 2)]
-    assert encode(train, NO_PAST, shared, encoders)["feature_tags"].to_list() == [[2, 2, 1], []]
+    assert encoded(train, shared, encoders)["feature_tags"].to_list() == [[2, 2, 1], []]
 
 
 def test_a_vocabulary_of_nothing() -> None:
@@ -119,7 +130,9 @@ def test_a_vocabulary_of_nothing() -> None:
     encoders = fit(column("video", [None], pl.Int64).with_columns(seen), VIDEO, past)
     assert encoders.rows("video", VIDEO.tables["video"]) == 1
     seen, past = history("seen", [[3]])
-    found = encode(column("video", [3]).with_columns(seen), past, VIDEO, encoders)
+    found = encode(
+        code(column("video", [3]).with_columns(seen), VIDEO), encode_past(past, VIDEO, encoders), VIDEO, encoders
+    )
     assert found.select("feature_video", "feature_seen").rows() == [(0, [0])]
 
 
@@ -130,7 +143,7 @@ def test_a_hash_needs_no_training() -> None:
     )
     samples = column("user", [5, None]).with_columns(feature_tags=pl.Series(["a,b", None]))
     encoders = fit(samples.clear(), hashed)
-    found = encode(samples, NO_PAST, hashed, encoders)
+    found = encoded(samples, hashed, encoders)
     assert encoders.rows("user", hashed.tables["user"]) == 100
     assert found["feature_user"].to_list() == hash_index(pl.Series([5, None]), 100).to_list()
     assert found["feature_tags"].to_list() == [hash_index(pl.Series(["a", "b"]), 100).to_list(), []]
@@ -147,7 +160,7 @@ def test_quantiles_are_those_of_numpy(buckets: int) -> None:
     np.testing.assert_allclose(encoders.boundaries["x"], np.quantile(values, places), rtol=2**-15)
     assert encoders.rows("x", quantiles.tables["x"]) == buckets + 1
     asked = column("x", [*values, None, float("nan"), -5.0, 1e9])
-    found = encode(asked, NO_PAST, quantiles, encoders)["feature_x"].to_numpy()
+    found = encoded(asked, quantiles, encoders)["feature_x"].to_numpy()
     assert found[-4:].tolist() == [0, 0, 1, buckets]
     assert found[:1000].tolist() == [1 + sum(value >= b for b in encoders.boundaries["x"]) for value in rounded]
     shares = np.bincount(found[:1000])[1:] / 1000
@@ -160,9 +173,9 @@ def test_quantiles_of_a_number_with_few_values() -> None:
     train = column("x", [0, 0, 0, 0, 0, 0, 0, 9])
     encoders = fit(train, quantiles)
     assert encoders.boundaries["x"] == [0]
-    assert encode(column("x", [-1, 0, 9, None]), NO_PAST, quantiles, encoders)["feature_x"].to_list() == [1, 2, 2, 0]
+    assert encoded(column("x", [-1, 0, 9, None]), quantiles, encoders)["feature_x"].to_list() == [1, 2, 2, 0]
     nothing = fit(column("x", [None], pl.Int64), quantiles)
-    assert encode(column("x", [3, None]), NO_PAST, quantiles, nothing)["feature_x"].to_list() == [1, 0]
+    assert encoded(column("x", [3, None]), quantiles, nothing)["feature_x"].to_list() == [1, 0]
 
 
 @pytest.mark.parametrize("buckets", [2, 3, 16, 100])
@@ -186,10 +199,13 @@ def test_a_number_falls_between_declared_boundaries() -> None:
     encoders = fit(column("x", [7.0]), buckets)
     infinity, nan = float("inf"), float("nan")
     asked = [-1.1, -1.0, -0.5, 0.0, 2.4999, 2.5, 2.5001, 1e9, -infinity, infinity, nan, None]
-    found = encode(column("x", asked), NO_PAST, buckets, encoders)["feature_x"]
+    found = encoded(column("x", asked), buckets, encoders)["feature_x"]
     assert found.to_list() == [1, 2, 2, 3, 3, 4, 4, 4, 1, 4, 0, 0]
     assert found.dtype == pl.Int32
-    assert encode(column("x", [3, None]), NO_PAST, buckets, encoders)["feature_x"].to_list() == [4, 0]  # integers too
+    assert encoded(column("x", [3, None]), buckets, encoders)["feature_x"].to_list() == [
+        4,
+        0,
+    ]  # integers too
     assert encoders.rows("x", buckets.tables["x"]) == 5
 
 
@@ -227,7 +243,7 @@ def dense_column(train: list[Any], all_values: list[Any], normalise: list[str]) 
         for values in (train, all_values)
     ]
     encoders = fit(frames[0], of)
-    return encode(frames[1], NO_PAST, of, encoders)["feature_x"], encoders.normalisers.get("x")
+    return encoded(frames[1], of, encoders)["feature_x"], encoders.normalisers.get("x")
 
 
 def test_standardising_uses_mean_and_deviation_of_the_training_split_only() -> None:
@@ -278,10 +294,10 @@ def test_mean_and_deviation_are_those_of_numpy_however_the_rows_are_divided(seed
             "mask_goal": False,
         }
     ).with_columns(label_goal=pl.lit(None, pl.Float32))
-    whole = fit_normalisers(tallies(samples, NO_PAST, of).sums, of)["x"]
+    whole = fit_normalisers(tallies(code(samples, of), NO_PAST, of).sums, of)["x"]
     assert whole.mean == pytest.approx(np.nanmean(values), rel=1e-12)
     assert whole.std == pytest.approx(np.nanstd(values), rel=1e-12)
-    parts = [tallies(part, NO_PAST, of) for part in samples.partition_by(SLOT, maintain_order=False)]
+    parts = [tallies(code(part, of), NO_PAST, of) for part in samples.partition_by(SLOT, maintain_order=False)]
     assert fit_normalisers(merge(parts[::-1]).sums, of)["x"] == whole
 
 
@@ -301,7 +317,7 @@ def test_median_labels_by_the_index_of_a_feature() -> None:
     encoders = fit(train, buckets)
     rows = {"x": encoders.rows("x", buckets.tables["x"])}
     labels = pl.Series([10, 30, None, None, 7, 8], dtype=pl.Float32)
-    samples = encode(train, NO_PAST, buckets, encoders).with_columns(
+    samples = encoded(train, buckets, encoders).with_columns(
         label_goal=labels, mask_goal=labels.is_not_null(), scene_all=pl.lit(True)
     )
     counts = label_counts(samples, buckets)
@@ -327,6 +343,6 @@ def test_ids_in_a_list_are_stripped_and_the_first_are_kept() -> None:
     encoders = fit(drafted, tags)
     assert encoders.vocabularies["tag"].select("value", "count").rows() == [("a", 2), ("b", 2), ("x", 1), ("y", 1)]
     index = {"a": 1, "b": 2, "x": 3, "y": 4}
-    found = encode(drafted, NO_PAST, tags, encoders)["feature_tags"]
+    found = encoded(drafted, tags, encoders)["feature_tags"]
     assert found.to_list() == [[index[item] for item in items] for items in lists]
     assert found.dtype == pl.List(pl.Int32)

@@ -10,7 +10,8 @@ import polars as pl
 
 from pipeline.manifest import SampleFile, SplitName
 from pipeline.samples.checker import DAY
-from pipeline.samples.encoding import LABEL_COUNTS, encode, label_counts
+from pipeline.samples.coding import Coded
+from pipeline.samples.encoding import LABEL_COUNTS, encode, encode_past, label_counts
 from pipeline.samples.hashing import mixed_hash
 from pipeline.samples.labels import KEEP
 from pipeline.samples.stages.feature import Draft, Drafted
@@ -69,23 +70,23 @@ def _write_samples(task: EncodeTask) -> Encoded:
     spec, unit, draft = task.spec, task.draft.task.unit, task.draft.task.results
     encoders = read_encoders(task.learned)
     histories = [name for name, feature in spec.features.items() if isinstance(feature, HistoryFeature)]
-    past = {name: draft.read(f"past-{name}")["value"] for name in histories}
+    past = encode_past({name: draft.read(f"past-{name}")["value"] for name in histories}, spec, encoders)
     files, baselines = [], []
     ids: dict[date, dict[str, int]] = {day: {} for day in task.splits}
     outside: dict[date, dict[str, int]] = {day: {} for day in task.splits}
     for run in range(task.draft.receipt.runs):
-        rows = draft.read(f"run-{run}")
-        for day in rows[DAY].unique().sort():
+        samples = Coded.of(draft.read(f"run-{run}"), draft.read(f"ids-{run}"))
+        for day in samples.rows[DAY].unique().sort():
             split = task.splits[day]
-            raw = rows.filter(pl.col(DAY) == day)
+            raw = samples.select(pl.col(DAY) == day)
             encoded = encode(raw, past, spec, encoders)
             for feature in _with_vocabulary(spec):
-                shown, unknown = _coverage(raw, encoded, feature, spec)
+                shown, unknown = _coverage(raw.rows, encoded, feature, spec)
                 ids[day][feature] = ids[day].get(feature, 0) + shown
                 outside[day][feature] = outside[day].get(feature, 0) + unknown
             if split == "train":
                 baselines.append(label_counts(encoded, spec))
-                encoded = thin(encoded)
+                encoded = thin(encoded) if spec.downsample else encoded
             part = f"part-{unit.day:%Y%m%d}-{unit.partition:04d}-{run:03d}-{task.results.key[:8]}.parquet"
             path = f"split={split}/date={day}/{part}"
             if encoded.height:
@@ -99,8 +100,6 @@ def thin(samples: pl.DataFrame) -> pl.DataFrame:
 
     The draw depends on the sample id alone, so a later build keeps the same rows.
     """
-    if (samples[KEEP] == 1).all():
-        return samples
     drawn = mixed_hash(samples[SAMPLE_ID]) / np.float64(2**64)
     kept = samples.filter(pl.Series(drawn) < samples[KEEP])
     return kept.with_columns((pl.col(WEIGHT) / pl.col(KEEP)).cast(pl.Float32).alias(WEIGHT))
@@ -110,12 +109,12 @@ def _with_vocabulary(spec: Spec) -> list[str]:
     return [name for name, f in spec.sparse_features.items() if isinstance(spec.tables[f.table], VocabTable)]
 
 
-def _coverage(raw: pl.DataFrame, encoded: pl.DataFrame, feature: str, spec: Spec) -> tuple[int, int]:
+def _coverage(coded: pl.DataFrame, encoded: pl.DataFrame, feature: str, spec: Spec) -> tuple[int, int]:
     """Values of a feature, and how many of them have index 0."""
     column = feature_column(feature)
     if isinstance(spec.features[feature], IdFeature):
-        missing = raw[column].null_count()
-        return raw.height - missing, int((encoded[column] == 0).sum()) - missing
+        missing = int((coded[column] == 0).sum())
+        return coded.height - missing, int((encoded[column] == 0).sum()) - missing
     values = encoded[column].explode(empty_as_null=False)
     return len(values), int((values == 0).sum())
 

@@ -15,6 +15,7 @@ import polars as pl
 
 from pipeline.errors import StrataError
 from pipeline.samples.checker import DAY
+from pipeline.samples.coding import code
 from pipeline.samples.context import append_context, append_identity, count_repeats, without_column
 from pipeline.samples.counters import append_counters
 from pipeline.samples.days import begins_ms
@@ -112,7 +113,8 @@ def _draft(day: Day, lies_in: Results, before: Results | None) -> Drafted:
         run = append_features(append_labels(run, spec), of_run, spec)
         # Last, because a log may have columns of its own called `user_id` or `time_ms`.
         run = append_identity(run, spec.logs).with_columns(pl.Series(SLOT, blocks))
-        stored = [DAY, KEEP, *sample_columns(spec), *map(start_column, stretches)]
+        kept = [KEEP] if spec.downsample else []
+        stored = [DAY, *kept, *sample_columns(spec), *map(start_column, stretches)]
         shown = run.select(*stored, SLOT, WANTED, *map(without_column, without)).collect()
         if nulls := shown[DAY].null_count():
             raise StrataError(f"logs.day is null for {nulls} impressions of {unit.day}", where=spec.logs.day,
@@ -122,8 +124,10 @@ def _draft(day: Day, lies_in: Results, before: Results | None) -> Drafted:
         without = {name: number + int(shown[without_column(name)].sum()) for name, number in without.items()}
         sound = samples[WEIGHT].is_finite() & (samples[WEIGHT] >= 0)
         bad_weights += samples.height - int(sound.sum())
-        parts.append(tallies(samples, past, spec))
-        lies_in.write(f"run-{number}", samples.select(stored))
+        coded = code(samples, spec)
+        parts.append(tallies(coded, past, spec))
+        lies_in.write(f"run-{number}", coded.rows.select(stored))
+        lies_in.write(f"ids-{number}", coded.table())
     together = merge(parts)
     for name, counts in together.values.items():
         lies_in.write(f"values-{name}", counts)

@@ -1,0 +1,43 @@
+"""The ids of some rows as codes into their different values, so that each value is counted and looked up once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from pipeline.spec import HistoryFeature, Spec, feature_column
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Rows of which each sparse feature but histories is a code: 0 for a missing id, n for the n-th of its `values`.
+
+    Of an id_list, the values are the texts that lists are split from.
+    """
+
+    rows: pl.DataFrame
+    values: dict[str, pl.Series]
+
+    def select(self, rows: pl.Expr) -> "Coded":
+        return Coded(self.rows.filter(rows), self.values)
+
+    def table(self) -> pl.DataFrame:
+        """The values as one row of lists, which is how they are kept."""
+        return pl.DataFrame([values.implode().alias(name) for name, values in self.values.items()])
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, table: pl.DataFrame) -> "Coded":
+        return cls(rows, {name: table[name].explode(empty_as_null=False) for name in table.columns})
+
+
+def code(samples: pl.DataFrame, spec: Spec) -> Coded:
+    """`samples` has the values themselves."""
+    columns, values = [], {}
+    for name, feature in spec.sparse_features.items():
+        if not isinstance(feature, HistoryFeature):
+            column = samples[feature_column(name)]
+            encoded = column.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
+            values[name] = pl.Series(name, encoded.dictionary, dtype=column.dtype)
+            codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False) + 1
+            columns.append(pl.Series(column.name, codes.astype(np.min_scalar_type(len(values[name])))))
+    return Coded(samples.with_columns(columns), values)
