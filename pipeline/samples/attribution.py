@@ -1,5 +1,6 @@
 """Gives every impression the events that followed it, and every event the impression that it followed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,13 +72,23 @@ def append_outcomes(impressions: pl.DataFrame, events: dict[str, pl.DataFrame], 
         happened[of_kind[ROW].to_numpy()] = True
         columns.append(pl.Series(name, happened))
         if values:
-            combined = (
-                of_kind.sort(EVENT_TIME, *values)
-                .group_by(ROW)
-                .agg(getattr(pl.col(value), how)() for value, how in values.items())
-            )
+            combined = _combined(of_kind, values)
             at = np.full(impressions.height, -1, np.int64)
             at[combined[ROW].to_numpy()] = np.arange(combined.height)
             places = pl.Series(at).set(pl.Series(at < 0), None)
             columns += [combined[value].gather(places) for value in values]
     return impressions.with_columns(columns)
+
+
+def _combined(events: pl.DataFrame, values: Mapping[str, str]) -> pl.DataFrame:
+    """ROW and the values of its events, each combined as it says; most rows have one event, which needs no grouping."""
+    how_often = np.bincount(events[ROW].to_numpy())
+    several = pl.Series(how_often[events[ROW].to_numpy()] > 1)
+    together = (
+        events.filter(several)
+        .sort(EVENT_TIME, *values)
+        .group_by(ROW)
+        .agg(getattr(pl.col(value), how)() for value, how in values.items())
+    )
+    alone = events.filter(~several).select(ROW, *values)
+    return pl.concat([alone.cast(together.schema), together])

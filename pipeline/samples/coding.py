@@ -7,6 +7,8 @@ import polars as pl
 
 from pipeline.spec import HistoryFeature, Spec, feature_column
 
+SPAN = 4  # times the rows: up to this range a table of all numbers in it is no larger than the rows themselves
+
 
 @dataclass(frozen=True)
 class Coded:
@@ -36,8 +38,23 @@ def code(samples: pl.DataFrame, spec: Spec) -> Coded:
     for name, feature in spec.sparse_features.items():
         if not isinstance(feature, HistoryFeature):
             column = samples[feature_column(name)]
-            encoded = column.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
-            values[name] = pl.Series(name, encoded.dictionary, dtype=column.dtype)
-            codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False) + 1
+            codes, values[name] = _coded(column)
             columns.append(pl.Series(column.name, codes.astype(np.min_scalar_type(len(values[name])))))
     return Coded(samples.with_columns(columns), values)
+
+
+def _coded(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
+    """The code of each row, and the different values."""
+    if column.dtype.is_integer() and not column.null_count() and len(column):
+        numbers = column.to_numpy()
+        least = int(numbers.min())
+        if int(numbers.max()) - least < SPAN * len(column):
+            # Whole numbers that lie close together are told apart without hashing them.
+            place = numbers.astype(np.int64) - least
+            different = np.flatnonzero(np.bincount(place))
+            code_of = np.zeros(int(different[-1]) + 1, np.int64)
+            code_of[different] = np.arange(1, len(different) + 1)
+            return code_of[place], pl.Series(column.name, different + least, dtype=column.dtype)
+    encoded = column.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False) + 1
+    return codes, pl.Series(column.name, encoded.dictionary, dtype=column.dtype)

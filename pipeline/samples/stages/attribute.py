@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+import numpy as np
 import polars as pl
 
 from pipeline.raw.expressions import parse
@@ -193,8 +194,12 @@ def _in_order(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:
     """
     keys = [logs.impression.time, *logs.impression.id]
     rest = [logs.impression.user] if logs.events else impressions.columns
-    hashed = impressions.with_columns(pl.Series(HASH, user_hash(impressions[logs.impression.user])))
-    return hashed.sort(*dict.fromkeys((HASH, *keys, *rest)))
+    hashes = user_hash(impressions[logs.impression.user])
+    order = np.lexsort((impressions[logs.impression.time].to_numpy(), hashes))
+    ordered = impressions[order].with_columns(pl.Series(HASH, hashes[order]))
+    # Sorting by two numbers takes a quarter of the time of sorting by all keys, and is nearly always enough.
+    same = ordered.select(((pl.col(HASH).diff() == 0) & (pl.col(keys[0]).diff() == 0)).any()).item()
+    return ordered.sort(*dict.fromkeys((HASH, *keys, *rest))) if same else ordered
 
 
 def _events(unit: Unit, name: str, event: Event) -> tuple[pl.DataFrame, int]:
