@@ -16,10 +16,15 @@ from pipeline.errors import StrataError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 EngineName = Literal["local", "ray"]
-# The next run of rows needs the memory of the one before: giving it back in between costs a fifth of the time. Polars
-# has an allocator of its own (times in ms), NumPy that of the C library (sizes in bytes).
-KEEP_MEMORY = {"_RJEM_MALLOC_CONF": "dirty_decay_ms:10000,muzzy_decay_ms:10000",
-               "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}  # fmt: skip
+# What libraries of the workers read as they are imported. The next run of rows needs the memory of the one before:
+# giving it back in between costs a fifth of the time; Polars has an allocator of its own (times in ms), NumPy that of
+# the C library (sizes in bytes). And Polars' streaming, made for many cores and large frames, is slower on one.
+WORKER = {
+    "_RJEM_MALLOC_CONF": "dirty_decay_ms:10000,muzzy_decay_ms:10000",
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+    "POLARS_ENGINE_AFFINITY": "in-memory",
+}
 
 
 class Engine(Protocol):
@@ -95,8 +100,7 @@ def engine(name: EngineName, workers: int, ray_address: str | None = None) -> It
         yield InProcess()
     else:
         before = dict(os.environ)
-        # Read once, when Polars is imported: the processes inherit them.
-        os.environ |= {"POLARS_MAX_THREADS": str(max(1, available_cores() // workers)), **KEEP_MEMORY}
+        os.environ |= {"POLARS_MAX_THREADS": str(max(1, available_cores() // workers)), **WORKER}
         try:
             context = multiprocessing.get_context("spawn")  # Polars' threads do not survive a fork
             with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as pool:
@@ -136,7 +140,7 @@ def _ray(workers: int, address: str | None) -> Iterator[Ray]:
         raise StrataError("Ray is not installed", where="--engine ray", fix=fix) from None
     try:
         options = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
-        threads = {"env_vars": {"POLARS_MAX_THREADS": "1", **KEEP_MEMORY}}  # a task has one core
+        threads = {"env_vars": {"POLARS_MAX_THREADS": "1", **WORKER}}  # a task has one core
         ray.init(**options, runtime_env=threads, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or "ray.init"

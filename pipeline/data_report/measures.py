@@ -1,6 +1,8 @@
 """All that the warnings and the page are made of, measured once."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.data_report.drift import population_stability
@@ -27,10 +29,13 @@ class Measures:
 
 def measure(store: Path, manifest: Manifest, statistics: Statistics) -> Measures:
     """Raises LocalError if a file of the store cannot be read."""
-    train = read_sample(store, manifest, "train")
-    return Measures(
-        totals=split_totals(statistics),
-        abnormal_days=abnormal_days({day.date: day.rows for day in statistics.days}),
-        drift=population_stability(manifest.spec, train, read_sample(store, manifest, "test")),
-        separations=separations(manifest.spec, train),
-    )
+    of: list[SplitName] = ["train", "test"]
+    with ThreadPoolExecutor() as pool:
+        train, test = pool.map(partial(read_sample, store, manifest), of)
+        drift = pool.submit(population_stability, manifest.spec, train, test)
+        return Measures(
+            totals=split_totals(statistics),
+            abnormal_days=abnormal_days({day.date: day.rows for day in statistics.days}),
+            separations=separations(manifest.spec, train),
+            drift=drift.result(),
+        )

@@ -15,7 +15,7 @@ from pipeline.spec import WEIGHT, Spec, feature_column, label_column, mask_colum
 # Enough to tell an AUC of 0.99 from one of 0.98 where one row in a thousand is positive, few enough for a second.
 SAMPLE_ROWS = 100_000
 # Rows that lie together are of few users: many small places say more than a few large ones.
-PLACES = 96
+PLACES = 64
 
 
 def read_sample(store: Path, manifest: Manifest, split: SplitName) -> pl.DataFrame:

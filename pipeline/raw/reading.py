@@ -131,7 +131,7 @@ def read_chunks(name: str, table: RawTable, file: RawFile, required: set[str]) -
             rules = _rules(table, required)
             broken = pl.any_horizontal(broken for broken, _ in rules).fill_null(False)
             checked = raw.with_columns(typed).with_columns(broken.alias(BROKEN))
-            for frame in checked.collect_batches(chunk_size=CHUNK_ROWS, maintain_order=True):
+            for frame in checked.collect_batches(chunk_size=CHUNK_ROWS, maintain_order=True, engine="streaming"):
                 yield _sorted_out(frame, rules, name, table, file.info.name)
     except BadFile as error:
         # Its place is named where the file was found, which a copy of it is not.

@@ -19,7 +19,7 @@ from pipeline.progress import Stages, stages
 from pipeline.raw.reading import RawFile, checked_tables, find_files, required_columns
 from pipeline.samples.finish import Outcome, finish
 from pipeline.samples.lineage import check_lineage
-from pipeline.samples.lock import alone
+from pipeline.samples.lock import alone, flush_meanwhile
 from pipeline.samples.plan import PLAN, Options, Plan, plan, split_days
 from pipeline.samples.stages.attribute import UnitDone, attribute, units
 from pipeline.samples.stages.count import (
@@ -62,7 +62,7 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
         stages(total=9 if spec.counters else 7) as progress,
     ):
         store.write(PLAN, json.dumps({"partitions": division.partitions}).encode())
-        work = _Work(workers, progress)
+        work = _Work(store, workers, progress)
         partitions, quarantine = division.partitions, options.quarantine
         tasks = deal_tasks(spec.logs, tables, required_columns(spec.logs), files, store, partitions, quarantine)
         dealt = work.do("dealing rows to partitions", deal, tasks)
@@ -106,11 +106,12 @@ def prepare(
 class _Work:
     """Gives the tasks of one stage after the other to the engine."""
 
-    def __init__(self, workers: Engine, progress: Stages) -> None:
-        self._engine, self._progress = workers, progress
+    def __init__(self, store: Folder, workers: Engine, progress: Stages) -> None:
+        self._store, self._engine, self._progress = store, workers, progress
 
     def do(self, stage: str, function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
         self._progress.begin(stage)
+        flush_meanwhile(self._store)
         return list(self._engine.map(function, tasks))
 
 

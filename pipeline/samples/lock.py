@@ -7,6 +7,7 @@ build ends without that and the machine then goes down, the results since its st
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,12 @@ def alone(store: Folder) -> Iterator[None]:
         raise StrataError("another build is at work there", where=store, fix="wait for it, or stop it") from None
     finally:
         os.close(descriptor)
+
+
+def flush_meanwhile(store: Folder) -> None:
+    """Flushes what has been made so far, while the next stage is at work: `settle` then finds little left to wait for."""
+    if store.is_local:
+        threading.Thread(target=os.sync, daemon=True).start()
 
 
 def settle(store: Folder) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -81,8 +81,9 @@ class Results:
     def key(self) -> str:
         return self.folder.path.rsplit("/", 1)[-1]
 
-    def write(self, name: str, frame: pl.DataFrame) -> None:
-        self.folder.write(f"{name}.arrow", lambda file: frame.write_ipc(file, compression="lz4"), flush=False)
+    def write(self, name: str, frame: pl.DataFrame, compress: bool = True) -> None:
+        compression: Literal["lz4", "uncompressed"] = "lz4" if compress or not self.folder.is_local else "uncompressed"
+        self.folder.write(f"{name}.arrow", lambda file: frame.write_ipc(file, compression=compression), flush=False)
 
     def read(self, name: str, columns: list[str] | None = None) -> pl.DataFrame:
         try:
@@ -92,10 +93,13 @@ class Results:
             raise self._damaged(str(error).splitlines()[0]) from None
 
     def write_batches(self, name: str, schema: pa.Schema, batches: Any) -> None:
-        """One record batch after the other, each readable without those before it."""
+        """One record batch after the other, each readable without those before it.
+
+        They are raw rows, which take little space: on this machine, compressing them would cost more than it saves.
+        """
 
         def put(file: Any) -> None:
-            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            options = pa.ipc.IpcWriteOptions(compression=None if self.folder.is_local else "lz4")
             with pa.ipc.new_file(file, schema, options=options) as writer:
                 for batch in batches:
                     writer.write_batch(batch)

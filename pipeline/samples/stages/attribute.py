@@ -173,8 +173,8 @@ def _attribute(unit: Unit) -> Attribution:
         events, duplicates[name] = _events(unit, name, event)
         found = attribute_events(impressions, events, event, logs)
         outcomes[name], outside[name] = found.events, found.outside_window
-        unit.attributed.write(f"events-{name}", found.events)
-    unit.attributed.write("impressions", append_outcomes(impressions, outcomes, logs))
+        unit.attributed.write(f"events-{name}", found.events, compress=False)
+    unit.attributed.write("impressions", append_outcomes(impressions, outcomes, logs), compress=False)
     if len(repeats):
         unit.attributed.write("rejected", repeats)
     return Attribution(
