@@ -1,33 +1,20 @@
 """Writing a file or a folder so that a reader finds the whole of it or nothing, whenever the writer is killed."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import StrataError
+from pipeline.storage import Folder
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes `content` aside, flushes it to the disk, and renames it to `path`, over a file already there."""
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(aside, 0o644)  # mkstemp makes it readable by its owner only
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself must survive a power cut
-    finally:
-        os.close(directory)
+    """Writes `content` aside, flushes it to the disk, and renames it to `path`, over a file already there.
+
+    Raises StrataError if the disk is full or the folder cannot be written.
+    """
+    Folder.at(path.parent).write(path.name, content)
 
 
 @contextmanager

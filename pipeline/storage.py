@@ -148,7 +148,7 @@ class Folder:
             return size
         except OSError as error:
             reason = "the disk is full" if _is_full(error) else f"cannot be written ({error.strerror or error})"
-            fix = "free some space and run the same command again: what is finished is kept"
+            fix = "free some space and run the same command again"
             raise StrataError(reason, where=path, fix=fix) from error
 
     def _send(self, path: str, fill: Callable[[IO[bytes]], object]) -> int:

@@ -44,7 +44,7 @@ def alone(store: Folder) -> Iterator[None]:
 
 
 def flush_meanwhile(store: Folder) -> None:
-    """Flushes what has been made so far, while the next stage is at work: `settle` then finds little left to wait for."""
+    """Flushes what has been made so far, while the next stage is at work: then `settle` need not wait long."""
     if store.is_local:
         threading.Thread(target=os.sync, daemon=True).start()
 

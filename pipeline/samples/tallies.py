@@ -143,14 +143,17 @@ def _sums(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
     for day, rows in _by_day(samples.select(DAY, *map(feature_column, spec.standardised)).with_row_index("row")):
         of_row = slot[rows["row"].to_numpy()]
         found: dict[str, list[np.ndarray]] = {COUNT: [], "sum": [], "squares": []}
+        all_rows = np.bincount(of_row, minlength=len(slots))
         for name in spec.standardised:
-            column, at = rows[feature_column(name)], of_row
+            column, at, count = rows[feature_column(name)], of_row, all_rows
             if column.null_count():
                 at, column = of_row[column.is_not_null().to_numpy()], column.drop_nulls()
+                count = np.bincount(at, minlength=len(slots))
+            found[COUNT].append(count)
             values = column.to_numpy()
             # bincount adds one value after the other, which is the point: see the module's docstring.
-            for what, weights in ((COUNT, None), ("sum", values), ("squares", values * values)):
-                found[what].append(np.bincount(at, weights=weights, minlength=len(slots)))
+            found["sum"].append(np.bincount(at, weights=values, minlength=len(slots)))
+            found["squares"].append(np.bincount(at, weights=values * values, minlength=len(slots)))
         if spec.standardised:
             features = pl.Series("feature", np.repeat(spec.standardised, len(slots)), dtype=pl.String)
             sums = {what: np.concatenate(of_features) for what, of_features in found.items()}

@@ -223,11 +223,13 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
             break
         failures += 1
         lines = [line for line in done.stderr.splitlines() if not line.startswith("[ ")]
-        assert (done.returncode, done.stdout, len(lines)) == (2, "", 1), done.stderr
+        assert (done.returncode, len(lines)) == (2, 1), done.stderr
         assert lines[0].startswith(f"error: {out}/")
-        assert lines[0].endswith(
-            "the disk is full; free some space and run the same command again: what is finished is kept"
-        )
+        assert lines[0].endswith("the disk is full; free some space and run the same command again")
+        if lines[0].startswith(f"error: {out}/data.html:"):
+            assert load_manifest(out)  # all but the report was done
+            continue
+        assert done.stdout == ""
         with pytest.raises(StrataError, match="no sample store"):
             load_manifest(out)
     ballast.unlink()
