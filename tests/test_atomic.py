@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.atomic import replace_file
+from pipeline.errors import StrataError
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -25,6 +26,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 
 def test_a_rename_that_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(StrataError, match="cannot be written"):
         replace_file(tmp_path / "report.html", b"page")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
