@@ -32,7 +32,7 @@ demo: install
 	@echo "The report: $(CURDIR)/demo/report/report.html"
 
 test: lint
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: install-dev
 	.venv/bin/ruff check .
