@@ -190,7 +190,8 @@ def _scan_text(table: RawTable, path: Path) -> pl.LazyFrame:
     line = pl.col(LINE)
     lines = pl.scan_lines(path, name=LINE, glob=False).filter(line.str.strip_chars() != "")
     # A line may leave out a key whose value is null, a whole file may not: that is a misspelt column.
-    named = lines.select(line.str.contains(f'"{c}"', literal=True).any().alias(c) for c in table.columns).collect()
+    seen = lines.select(line.str.contains(f'"{c}"', literal=True).any().alias(c) for c in table.columns)
+    named = seen.collect(engine="streaming")  # a file may be larger than memory
     found = [column for column in named.columns if named[column].item()]
     if found:
         _check_columns(table, found, path)

@@ -90,5 +90,7 @@ def _combined(events: pl.DataFrame, values: Mapping[str, str]) -> pl.DataFrame:
         .group_by(ROW)
         .agg(getattr(pl.col(value), how)() for value, how in values.items())
     )
-    alone = events.filter(~several).select(ROW, *values)
+    # As in a group, the sum of a missing value is 0.
+    summed = [pl.col(value).fill_null(0) for value, how in values.items() if how == "sum"]
+    alone = events.filter(~several).select(ROW, *values).with_columns(summed)
     return pl.concat([alone.cast(together.schema), together])

@@ -100,7 +100,7 @@ def prepare(
         raise StrataError("already exists and is not empty", where=out, fix="choose another --out, or delete it")
     files = {name: find_files(name, table, Folder.at(raw)) for name, table in spec.logs.tables().items()}
     every = [file for of_table in files.values() for file in of_table]
-    return spec, files, plan(options, files["impression"], spec.logs.impression.time, every, store)
+    return spec, files, plan(options, spec.logs, files["impression"], every, store)
 
 
 class _Work:

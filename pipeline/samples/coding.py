@@ -7,6 +7,7 @@ import polars as pl
 
 from pipeline.spec import HistoryFeature, Spec, feature_column
 
+SMALL = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)  # what an int64 holds
 SPAN = 4  # times the rows: up to this range a table of all numbers in it is no larger than the rows themselves
 
 
@@ -45,7 +46,7 @@ def code(samples: pl.DataFrame, spec: Spec) -> Coded:
 
 def _coded(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
     """The code of each row, and the different values."""
-    if column.dtype.is_integer() and not column.null_count() and len(column):
+    if column.dtype in SMALL and not column.null_count() and len(column):
         numbers = column.to_numpy()
         least = int(numbers.min())
         if int(numbers.max()) - least < SPAN * len(column):

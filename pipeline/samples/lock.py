@@ -18,6 +18,7 @@ from pipeline.storage import Folder
 
 UNSETTLED = f"{WORK}/unsettled"  # there while a build is at work, with the id of the machine's boot
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+CLOCK_ERROR_S = 3600  # by which a clock may have been set back during a build
 
 
 @contextmanager
@@ -50,20 +51,21 @@ def flush_meanwhile(store: Folder) -> None:
 
 
 def settle(store: Folder) -> None:
-    """Flushes all that the build has made."""
+    """Flushes all that the build has made on this machine; a cluster's file system flushes what other nodes close."""
     if store.is_local:
         os.sync()
-        (Path(store.path) / UNSETTLED).unlink()
+        (Path(store.path) / UNSETTLED).unlink(missing_ok=True)
 
 
 def _forget_unsettled(store: Folder) -> None:
     """Deletes the receipts that may be there without their results; then begins a build."""
     mark, boot = Path(store.path) / UNSETTLED, BOOT_ID.read_text().strip() if BOOT_ID.exists() else ""
     if mark.exists():
-        if mark.read_text() == boot:
+        if boot and mark.read_text() == boot:
             return  # killed: the machine stayed up, and so did what it was told to write
-        since = mark.stat().st_mtime
+        since = mark.stat().st_mtime - CLOCK_ERROR_S
         for receipt in (Path(store.path) / WORK).rglob(RECEIPT):
             if receipt.stat().st_mtime >= since:
                 receipt.unlink()
+        os.sync()  # before the mark gets a later time, by which these receipts would look old
     store.write(UNSETTLED, boot.encode())

@@ -1,10 +1,12 @@
 """How a build is divided: the number of partitions and workers, the days of each split, and what a new spec redoes."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
 
@@ -12,10 +14,9 @@ from pipeline.engines import EngineName, available_cores
 from pipeline.errors import StrataError
 from pipeline.manifest import SplitName
 from pipeline.raw.reading import RawFile
-from pipeline.samples.days import DAY_MS
 from pipeline.samples.stages.deal import SLOTS
 from pipeline.samples.work import WORK
-from pipeline.spec import Split
+from pipeline.spec import Logs, Split
 from pipeline.storage import Folder
 
 PLAN = f"{WORK}/plan.json"
@@ -24,7 +25,6 @@ GB = 1_000_000_000
 WORKER_BYTES, ROW_BYTES = 300_000_000, 350
 LEAST_SHARE = 100_000_000  # of memory that a worker needs beside what it takes at rest
 UNIT_ROWS = 500_000  # more at a time are hardly faster, and need more memory
-MANY_DAYS = 10_000  # more than logs span, unless a time is wrong
 FEW_ROWS = 1_000_000  # for fewer, starting processes takes longer than they save
 PROBED_FILES = 64  # whose rows are counted, or guessed, to estimate those of all
 TEXT_ROW_BYTES, GZIP_RATIO = 60, 6
@@ -51,26 +51,26 @@ class Plan:
     partitions: int
 
 
-def plan(options: Options, impressions: list[RawFile], time: str, all_files: list[RawFile], store: Folder) -> Plan:
+def plan(options: Options, logs: Logs, impressions: list[RawFile], all_files: list[RawFile], store: Folder) -> Plan:
     """The partitions of an earlier build stay, so that its results do.
 
-    Otherwise there are as many as it takes for the busiest day of one partition to fit into a worker's memory. `time`
-    is the column of the impressions' time.
+    Otherwise there are as many as it takes for the busiest day of one partition to fit into a worker's memory.
     """
     for name, number, most in (("workers", options.workers, None), ("partitions", options.partitions, SLOTS)):
         if number is not None and not 1 <= number <= (most or number):
             limit = f"from 1 to {most}" if most else "at least 1"
             raise StrataError(f"found {number}", where=f"--{name}", fix=f"give {limit}")
-    rows, busiest = estimate_rows(impressions), estimate_busiest_day(impressions, time)
+    rows = estimate_rows(impressions)
+    busiest = estimate_busiest_day(impressions, logs.impression.time, logs.timezone)
     # One more than there are cores, as each waits for the disk at times.
     workers = options.workers or (available_cores() + 1 if estimate_rows(all_files) > FEW_ROWS else 1)
     share = options.memory_gb * GB / workers - WORKER_BYTES
-    if not share >= LEAST_SHARE:  # so that NaN is refused as well
+    if not LEAST_SHARE <= share < math.inf:  # so that NaN is refused as well
         least = workers * (WORKER_BYTES + LEAST_SHARE) / GB
         raise StrataError(f"{options.memory_gb:g} GB are too little for {workers} workers", where="--memory",
                           fix=f"give at least {least:g} GB, or fewer --workers")  # fmt: skip
     earlier = json.loads(store.read(PLAN))["partitions"] if store.exists(PLAN) else None
-    needed = -(-busiest // min(UNIT_ROWS, int(share / ROW_BYTES)))
+    needed = max(1, -(-busiest // min(UNIT_ROWS, int(share / ROW_BYTES))))
     balanced = -(-needed // workers) * workers  # so that none waits for the last of another
     partitions = options.partitions or earlier or min(SLOTS, balanced)
     return Plan(rows, workers, partitions)
@@ -78,32 +78,38 @@ def plan(options: Options, impressions: list[RawFile], time: str, all_files: lis
 
 def estimate_rows(files: list[RawFile]) -> int:
     """Rows of raw files, from some of them and the size of all."""
-    probed = _probed(files)
-    size = sum(file.info.size for file in probed)
-    rows = sum(map(_rows, probed))
-    return round(rows * sum(file.info.size for file in files) / size) if size else rows
+    return _of_all(sum(map(_rows, _probed(files))), files)
 
 
-def estimate_busiest_day(files: list[RawFile], time: str) -> int:
-    """Rows of the day with the most: those of a file are taken to lie evenly between its earliest and latest time.
+def estimate_busiest_day(files: list[RawFile], time: str, timezone: str) -> int:
+    """Rows of the local day with the most.
 
-    Where a file does not tell its times, all of its rows may be of one day.
+    A row group within two days counts for both; of others, such as those of text files, all rows may be of one day.
     """
     by_day: Counter[int] = Counter()
     unknown = 0
     for file in _probed(files):
-        rows, period = _rows(file), _period(file, time)
-        days = range(period[0] // DAY_MS, period[1] // DAY_MS + 1) if period else range(0)
-        if 0 < len(days) < MANY_DAYS:
-            by_day.update(dict.fromkeys(days, -(-rows // len(days))))
-        else:
-            unknown += rows
-    share_probed = len(_probed(files)) / len(files)
-    return round((max(by_day.values(), default=0) + unknown) / share_probed)
+        footer = _footer(file)
+        if footer is None:
+            unknown += _rows(file)
+            continue
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            days = _days(group, time, timezone)
+            if len(days) in (1, 2):
+                by_day.update(dict.fromkeys(days, group.num_rows))
+            else:
+                unknown += group.num_rows
+    return _of_all(max(by_day.values(), default=0) + unknown, files)
 
 
 def _probed(files: list[RawFile]) -> list[RawFile]:
     return files[:: -(-len(files) // PROBED_FILES) or 1]
+
+
+def _of_all(rows: int, files: list[RawFile]) -> int:
+    """What all files have, by their size, if the probed ones have so many rows."""
+    size = sum(file.info.size for file in _probed(files))
+    return round(rows * sum(file.info.size for file in files) / size) if size else rows
 
 
 def _rows(file: RawFile) -> int:
@@ -114,20 +120,24 @@ def _rows(file: RawFile) -> int:
     return int(footer.num_rows) if footer else 0
 
 
-def _period(file: RawFile, time: str) -> tuple[int, int] | None:
-    """The earliest and the latest time (ms) of a Parquet file that keeps them for all of its rows."""
-    footer = _footer(file) if file.info.name.endswith(".parquet") else None
-    if not footer or time not in footer.schema.names:
-        return None
-    at = footer.schema.names.index(time)
-    found = [footer.row_group(group).column(at).statistics for group in range(footer.num_row_groups)]
-    if not found or not all(s and s.has_min_max and isinstance(s.min, int) for s in found):
-        return None
-    return min(s.min for s in found), max(s.max for s in found)
+def _days(group: pq.RowGroupMetaData, time: str, timezone: str) -> range:
+    """The local days from the earliest to the latest time (ms) of a row group, if it tells them."""
+    columns = [group.column(at) for at in range(group.num_columns)]
+    found = [column.statistics for column in columns if column.path_in_schema == time]
+    if not found or not found[0] or not found[0].has_min_max or not isinstance(found[0].min, int):
+        return range(0)
+    zone = ZoneInfo(timezone)
+    try:
+        first, last = (datetime.fromtimestamp(ms / 1000, zone).toordinal() for ms in (found[0].min, found[0].max))
+    except (ValueError, OverflowError, OSError):  # no time at all: such a row is going to be rejected
+        return range(0)
+    return range(first, last + 1)
 
 
 def _footer(file: RawFile) -> pq.FileMetaData | None:
-    """None for a damaged file: dealing says so, or puts it in quarantine."""
+    """None for text, and for a damaged file: dealing says so, or puts it in quarantine."""
+    if not file.info.name.endswith(".parquet"):
+        return None
     try:
         with file.folder.open(file.info.name) as opened:
             return pq.ParquetFile(opened).metadata

@@ -162,3 +162,12 @@ def test_rows_that_all_differ_are_left_as_they_are(rows: list[int]) -> None:
 def test_a_row_that_repeats_an_id_with_other_content_is_no_copy() -> None:
     frame = pl.DataFrame({"id": [1, 1, 1, 2], "x": ["a", "b", "a", "a"]})
     assert drop_repeats(frame, ["id"]).rows() == [(1, "a"), (1, "b"), (2, "a")]
+
+
+def test_the_sum_of_a_missing_value_is_0_for_one_event_as_for_several() -> None:
+    of_kind = logs(play={"values": {"n": "sum"}})
+    attributed = pl.DataFrame(
+        {ROW: [0, 1, 1, 2, 2], EVENT_TIME: [5, 5, 6, 5, 6], "n": [None, None, None, None, 3]},
+        schema={ROW: pl.UInt32, EVENT_TIME: pl.Int64, "n": pl.Int64},
+    )
+    assert append_outcomes(IMPRESSIONS, {"play": attributed}, of_kind)["n"].to_list() == [0, 0, 3]

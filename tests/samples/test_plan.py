@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from pipeline.errors import StrataError
-from pipeline.raw.reading import find_files
+from pipeline.raw.reading import RawFile, find_files
 from pipeline.samples.days import DAY_MS
 from pipeline.samples.plan import PLAN, Options, estimate_busiest_day, estimate_rows, plan, split_days
-from pipeline.spec import RawTable, Split
+from pipeline.spec import Logs, RawTable, Split
 from pipeline.storage import Folder
 
 RAW = Folder.at("/raw")
@@ -72,48 +72,86 @@ def test_a_split_needs_a_day_to_train_on(split: dict[str, object], message: str)
 # ------------------------------------------------------------------------------------------------ partitions
 
 
-def log(folder: Path, rows: int, days: int = 1) -> tuple[RawTable, Folder]:
-    """Three files a day."""
+LOGS = Logs.model_validate(
+    {
+        "timezone": "Asia/Shanghai",
+        "impression": {"files": "log", "columns": {"id": "int64", "time_ms": "int64", "clicked": "bool"}, "id": ["id"],
+                       "user": "id", "video": "id", "time": "time_ms", "outcomes": ["clicked"]},
+    }
+)  # fmt: skip
+MORNING_MS = 8 * 3_600_000  # of a UTC day, so that 12 hours from then on are of one day in Shanghai as well
+
+
+def write_log(folder: Path, rows: int, days: int = 1, stray_days: int = 0) -> list[RawFile]:
+    """Three files a day; in each the last row is of a day that lies further back."""
     (folder / "log").mkdir(exist_ok=True, parents=True)
     for day in range(days):
-        times = pl.int_range(rows, eager=True) % DAY_MS + (20_000 + day) * DAY_MS
+        times = pl.int_range(rows, eager=True) % (DAY_MS // 2 - MORNING_MS) + (20_000 + day) * DAY_MS + MORNING_MS
+        times[-1] = int(times[-1]) - stray_days * DAY_MS
         for part in range(3):
-            pl.DataFrame({"time_ms": times}).write_parquet(folder / "log" / f"{day}-{part}.parquet")
-    return RawTable(files="log", columns={"time_ms": "int64"}), Folder.at(folder)
+            pl.DataFrame({"time_ms": times}).write_parquet(folder / "log" / f"{day:03d}-{part}.parquet")
+    return found(folder)
+
+
+def found(folder: Path) -> list[RawFile]:
+    return find_files("log", RawTable(files="log", columns={"time_ms": "int64"}), Folder.at(folder))
+
+
+def partitions(files: list[RawFile], options: Options) -> int:
+    return plan(options, LOGS, files, files, Folder.at("/nowhere")).partitions
 
 
 def test_less_memory_means_more_partitions(tmp_path: Path) -> None:
-    table, raw = log(tmp_path / "raw", 1_000_000)
-    files = find_files("log", table, raw)
-    store = Folder.at(tmp_path / "store")
+    files = write_log(tmp_path, 1_000_000)
     assert estimate_rows(files) == 3_000_000
-    found = [plan(Options(workers=1, memory_gb=gb), files, "time_ms", files, store) for gb in (8, 0.44, 0.41)]
-    assert [division.rows for division in found] == [3_000_000] * 3
-    assert 2 <= found[0].partitions < found[1].partitions < found[2].partitions
-    more = plan(Options(workers=4, memory_gb=8), files, "time_ms", files, store)
-    assert more.workers == 4
-    assert more.partitions % 4 == 0
-    with pytest.raises(StrataError, match=r"0\.3 GB are too little for 1 workers; give at least 0\.4 GB"):
-        plan(Options(workers=1, memory_gb=0.3), files, "time_ms", files, store)
+    few, more, most = (partitions(files, Options(workers=1, memory_gb=gb)) for gb in (8, 0.44, 0.41))
+    assert 2 <= few < more < most
+    assert partitions(files, Options(workers=4, memory_gb=8)) % 4 == 0
+    for gb in (0.3, float("nan"), float("inf")):
+        with pytest.raises(StrataError, match=r"GB are too little for 1 workers; give at least 0\.4 GB"):
+            partitions(files, Options(workers=1, memory_gb=gb))
 
 
 def test_a_partition_holds_a_day_of_its_users_and_not_all_days(tmp_path: Path) -> None:
     for days in (1, 4):
-        table, raw = log(tmp_path / f"{days} days", 1_000_000, days)
-        files = find_files("log", table, raw)
-        assert estimate_busiest_day(files, "time_ms") == 3_000_000
-        assert plan(Options(workers=1), files, "time_ms", files, Folder.at(tmp_path / "store")).partitions == 6
-        assert estimate_busiest_day(files, "not there") == 3_000_000 * days
+        files = write_log(tmp_path / f"{days} days", 1_000_000, days)
+        assert estimate_busiest_day(files, "time_ms", "Asia/Shanghai") == 3_000_000
+        assert partitions(files, Options(workers=1)) == 6
+        assert estimate_busiest_day(files, "not there", "UTC") == 3_000_000 * days
+
+
+def test_a_stray_time_does_not_spread_the_rows_of_a_day(tmp_path: Path) -> None:
+    for stray in (2, 30, 9000, 100_000_000):
+        files = write_log(tmp_path / str(stray), 100_000, days=2, stray_days=stray)
+        assert estimate_busiest_day(files, "time_ms", "UTC") >= 300_000
+
+
+def test_a_large_file_counts_by_its_size_though_it_is_not_looked_into(tmp_path: Path) -> None:
+    write_log(tmp_path, 1000, days=50)
+    times = pl.int_range(100_000, eager=True) + 20_001 * DAY_MS
+    pl.DataFrame({"time_ms": times}).write_parquet(tmp_path / "log" / "000-00.parquet")
+    files = found(tmp_path)
+    assert files[1].info.name == "log/000-00.parquet"  # of three files in a row the first is looked into
+    small, larger = files[0].info.size, files[1].info.size
+    share = (150 * small + larger) / (51 * small)
+    assert estimate_rows(files) == pytest.approx(51 * 1000 * share, rel=0.01)
+    # Of the first day two files are looked into.
+    assert estimate_busiest_day(files, "time_ms", "UTC") == pytest.approx(2000 * share, rel=0.01)
+
+
+def test_a_log_without_rows_is_one_partition(tmp_path: Path) -> None:
+    assert partitions(write_log(tmp_path, 1)[:0], Options(workers=1)) == 1
+    (tmp_path / "log" / "000-0.parquet").write_bytes(b"PAR1")
+    assert partitions(found(tmp_path)[:1], Options(workers=1)) == 1
 
 
 def test_the_partitions_of_an_earlier_build_stay(tmp_path: Path) -> None:
-    table, raw = log(tmp_path / "raw", 10)
-    files = find_files("log", table, raw)
+    files = write_log(tmp_path / "raw", 10)
     store = Folder.at(tmp_path / "store")
-    assert plan(Options(workers=1), files, "time_ms", files, store).partitions == 1
+    assert plan(Options(workers=1), LOGS, files, files, store).partitions == 1
     store.write(PLAN, b'{"partitions": 11}')
-    assert plan(Options(workers=1), files, "time_ms", files, store).partitions == 11
-    assert plan(Options(workers=1, partitions=5), files, "time_ms", files, store).partitions == 5
+    assert plan(Options(workers=1), LOGS, files, files, store).partitions == 11
+    assert plan(Options(workers=1, partitions=5), LOGS, files, files, store).partitions == 5
 
 
 @pytest.mark.parametrize(
@@ -126,8 +164,7 @@ def test_the_partitions_of_an_earlier_build_stay(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_that_divide_nothing_are_refused(tmp_path: Path, options: Options, message: str) -> None:
-    table, raw = log(tmp_path / "raw", 10)
-    files = find_files("log", table, raw)
+    files = write_log(tmp_path, 10)
     with pytest.raises(StrataError) as error:
-        plan(options, files, "time_ms", files, Folder.at(tmp_path / "store"))
+        partitions(files, options)
     assert str(error.value) == message
