@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Measures training on the reference workload: samples/s, the share of the machine's matrix rate, batches, ranks.
+
+python scripts/bench_train.py --json bench_train.json
+
+Each mode is scripts/train.py in a fresh process, from Parquet on disk to the optimiser's step, one after the other and
+as often as there are rounds, so that a slow minute of the machine hits all alike. A line of metrics.jsonl is a window:
+the table has the median over all windows but the first ones of each run and, in brackets, the least and the greatest.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import tyro
+
+from pipeline.atomic import replace_file
+from pipeline.command import command
+
+SCRIPTS = Path(__file__).parent
+MODEL = ["--model.head", "ple", "--model.levels", "2", "--model.shared-experts", "2", "--model.own-experts", "2",
+         "--model.expert", "256", "128", "--model.tower", "64"]  # fmt: skip
+WARM_UP = 2  # windows
+WINDOW_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How scripts/train.py is run: so many ranks with so many threads each, and further flags."""
+
+    ranks: int
+    threads: int
+    flags: tuple[str, ...] = ()
+
+
+def main(
+    rows: int = 1_000_000,
+    table_rows: int = 100_000,
+    batch_size: int = 4096,
+    rounds: int = 2,
+    cores: int = 2,
+    quick: bool = False,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:
+    """Train on the reference workload in every mode, and print one table.
+
+    Args:
+        rows: Rows for training.
+        table_rows: Rows of each of the 20 tables of single ids.
+        batch_size: Rows of a global batch.
+        rounds: How often each mode is run.
+        cores: Cores for every process.
+        quick: Only 100,000 rows and one round: about a minute, and no figure to quote.
+        json_file: Where to write the same figures as JSON.
+    """
+    if quick:
+        rows, table_rows, rounds = 100_000, 10_000, 1
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # inherited by all processes started from here
+    modes = {"one rank": Mode(1, cores), "a rank per core": Mode(cores, 1)}
+    windows: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        words = ["reference/workload.py", "--out", folder, "--rows", rows, "--table-rows", table_rows]
+        python(words, cores)
+        for number in range(rounds):
+            for name, mode in modes.items():
+                windows[name] += trained(folder, f"run-{number}-{name}".replace(" ", "-"), mode, batch_size)
+            windows["batches"] += measured("batches", cores, folder / "samples", batch_size)
+            for precision in ("float32", "bfloat16"):
+                windows[precision] += measured("products", cores, precision)
+        [flops] = measured("flops", cores, folder / "spec.yaml", *MODEL)
+    print_table(windows, flops, batch_size, cores)
+    if json_file:
+        figures = figures_of(windows, flops)
+        replace_file(json_file, json.dumps(figures, indent=1).encode())
+
+
+def trained(folder: Path, run: str, mode: Mode, batch_size: int) -> list[float]:
+    """Samples/s of the windows of one run, warm-up left out."""
+    options = ["--spec", folder / "spec.yaml", "--samples", folder / "samples", "--out", folder / run, *MODEL,
+               "--loop.epochs", 1, "--loop.batch-size", batch_size, "--loop.log-every",
+               max(1, WINDOW_ROWS // batch_size), *mode.flags]  # fmt: skip
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", mode.ranks]
+    subprocess.run(list(map(str, [*torchrun, SCRIPTS / "train.py", *options])), check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                   env=os.environ | {"OMP_NUM_THREADS": str(mode.threads)})  # fmt: skip
+    lines = map(json.loads, (folder / run / "metrics.jsonl").read_text().splitlines())
+    found = [line["samples_per_s"] for line in lines if line["split"] == "train"]
+    return found[WARM_UP:-1] or found[-1:]  # the last window is shorter than the others
+
+
+def measured(what: str, threads: int, *arguments: object) -> list[float]:
+    """What reference/measure.py says, in a fresh process."""
+    return [float(line) for line in python(["reference/measure.py", what, *arguments], threads).split()]
+
+
+def python(words: list[object], threads: int) -> str:
+    """Runs a script below this folder and returns what it prints; its failure ends the benchmark."""
+    script, *arguments = map(str, words)
+    done = subprocess.run([sys.executable, str(SCRIPTS / script), *arguments], check=True, stdout=subprocess.PIPE,
+                          text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})  # fmt: skip
+    return done.stdout
+
+
+def figures_of(windows: dict[str, list[float]], flops: float) -> dict[str, float]:
+    middle = {what: median(found) for what, found in windows.items()}
+    return {
+        "samples_per_s": middle["one rank"],
+        "samples_per_s_fp32": middle["one rank"],
+        "matmul_share": middle["one rank"] * flops / (middle["float32"] * 1e9),
+        "batch_samples_per_s": middle["batches"],
+        "two_rank_efficiency": middle["a rank per core"] / middle["one rank"],
+    }
+
+
+def print_table(windows: dict[str, list[float]], flops: float, batch_size: int, cores: int) -> None:
+    figures = figures_of(windows, flops)
+    share = f"{flops / 1e6:.1f} MFLOP a sample: {figures['matmul_share']:.0%} of the fp32 product rate"
+    lines = {
+        "one rank": ("samples/s", f"training, 1 rank with {cores} threads, fp32", share),
+        "a rank per core": ("samples/s", f"training, {cores} ranks with 1 thread each, fp32",
+                            f"{figures['two_rank_efficiency']:.2f} of one rank"),
+        "batches": ("samples/s", "Parquet to ready tensors, one process", ""),
+        "float32": ("GFLOP/s", "matrix products in fp32", ""),
+        "bfloat16": ("GFLOP/s", "matrix products in bf16", ""),
+    }  # fmt: skip
+    print(f"| batches of {batch_size:,} rows, {cores} cores | median (least–greatest) | |")
+    print("| --- | --- | --- |")
+    for what, (unit, name, note) in lines.items():
+        found = windows[what]
+        print(f"| {name} | {median(found):,.0f} ({min(found):,.0f}–{max(found):,.0f}) {unit} | {note} |")
+
+
+if __name__ == "__main__":
+    command(main)

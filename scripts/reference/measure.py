@@ -1,0 +1,74 @@
+"""Measures one thing in a process of its own, for scripts/bench_train.py; prints a number per window."""
+
+import sys
+import time
+from collections.abc import Callable
+from itertools import chain, count
+from pathlib import Path
+
+import torch
+import tyro
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.config import ModelConfig
+from models.embeddings import pooled_width
+from models.heads import HEADS
+from models.towers import OutputLayout, Towers
+from pipeline.batches.batch import model_columns, to_batch
+from pipeline.batches.reader import BatchReader
+from pipeline.manifest import load_manifest
+from pipeline.spec_file import load_spec
+
+WINDOWS, WARM_UP = 7, 2
+WINDOW_ROWS = 100_000
+SIZE = 2048  # of square matrices, large enough for the libraries' best
+
+
+def batches(store: str, batch_size: str) -> None:
+    """Samples/s from Parquet to ready tensors."""
+    manifest = load_manifest(Path(store))
+    reader = BatchReader(Path(store), manifest, "train", model_columns(manifest.spec), int(batch_size))
+    rows, began, windows = 0, time.perf_counter(), 0
+    for table in chain.from_iterable(map(reader.tables, count())):
+        rows += len(to_batch(table, manifest.spec))
+        if rows < WINDOW_ROWS:
+            continue
+        windows += 1
+        if windows > WARM_UP:
+            print(rows / (time.perf_counter() - began))
+        if windows == WARM_UP + WINDOWS:
+            return
+        rows, began = 0, time.perf_counter()
+
+
+def products(precision: str) -> None:
+    """GFLOP/s of matrix products."""
+    left, right = torch.randn(2, SIZE, SIZE, dtype=getattr(torch, precision)).unbind()
+    for window in range(WARM_UP + WINDOWS):
+        began, repeats = time.perf_counter(), 10
+        for _ in range(repeats):
+            left @ right
+        if window >= WARM_UP:
+            print(repeats * 2 * SIZE**3 / (time.perf_counter() - began) / 1e9)
+
+
+def flops(spec_path: str, *flags: str) -> None:
+    """Floating-point operations of the dense part for one row, forward and backward: its matrix products."""
+    spec, config, rows = load_spec(Path(spec_path)), tyro.cli(ModelConfig, args=[_inner(flag) for flag in flags]), 64
+    layout = OutputLayout.from_spec(spec, config.towers)
+    x_BD = torch.randn(rows, pooled_width(spec) + len(spec.dense_features), requires_grad=True)
+    head = HEADS[config.head](x_BD.shape[1], len(layout.widths), config)
+    towers = Towers(head.d_out, layout, config)
+    with FlopCounterMode(display=False) as counter:
+        towers(head(x_BD)).sum().backward()
+    print(counter.get_total_flops() / rows)
+
+
+def _inner(flag: str) -> str:
+    """A flag of scripts/train.py as one of the model's own."""
+    return flag.replace("--model.", "--")
+
+
+if __name__ == "__main__":
+    measures: dict[str, Callable[..., None]] = {"batches": batches, "products": products, "flops": flops}
+    measures[sys.argv[1]](*sys.argv[2:])
