@@ -19,7 +19,7 @@ from pipeline.manifest import MANIFEST, load_manifest
 from pipeline.raw.simulation.config import SimulationConfig
 from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.samples.build import build_samples
-from pipeline.samples.lock import UNSETTLED
+from pipeline.samples.lock import CLOCK_ERROR_S, UNSETTLED
 from pipeline.samples.plan import Options
 from pipeline.spec_file import load_spec
 
@@ -235,6 +235,8 @@ def test_after_a_power_cut_what_may_not_have_reached_the_disk_is_made_again(
     log.last_day(False)
     build_samples(spec_path, log.raw, store, Options(workers=1, partitions=PARTITIONS))
     settled = files(store)
+    for path in settled:
+        os.utime(path, (time.time() - 2 * CLOCK_ERROR_S,) * 2)
     log.last_day(True)
     process = start(store)
     assert not finished_before(process, store, 40)
