@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ModelConfig
+from models.linear import Linear
 from models.mlp import MLP
 
 
@@ -38,7 +39,7 @@ class Gate(nn.Module):
         """W has no bias, as published."""
         super().__init__()
         self.hidden = MLP(d_in, config.gate, config)
-        self.scores = nn.Linear(self.hidden.d_out, experts, bias=False)
+        self.scores = Linear(self.hidden.d_out, experts, bias=False)
 
     def forward(self, x_BD: Tensor) -> Tensor:
         """Returns g_BE, each row of which sums to 1."""

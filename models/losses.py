@@ -44,27 +44,38 @@ class Objectives:
     def weighted_sums(
         self, outputs_BC: Tensor, labels_BO: Tensor, masks_BO: Tensor, scenes_BS: Tensor, weight_B: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Σ m·c·ℓ and Σ m·c of every term over these rows, both [K]; sums over parts of a batch add up to its own.
+        """What `losses` and `weights` give, both [K]."""
+        losses_K = self.losses(outputs_BC, labels_BO, masks_BO, scenes_BS, weight_B)
+        return losses_K, self.weights(masks_BO, scenes_BS, weight_B)
 
-        `masks_BO` and `scenes_BS` are bool, and m is true where both are. Labels where m is false may be anything,
-        NaN too: they touch neither value nor gradient.
+    def weights(self, masks_BO: Tensor, scenes_BS: Tensor, weight_B: Tensor) -> Tensor:
+        """Σ m·c of every term over these rows, [K]; m is true where mask and scene, both bool, are."""
+        return torch.stack([torch.where(m_B, weight_B, 0.0).sum() for m_B in self._spaces(masks_BO, scenes_BS)])
+
+    def losses(
+        self, outputs_BC: Tensor, labels_BO: Tensor, masks_BO: Tensor, scenes_BS: Tensor, weight_B: Tensor
+    ) -> Tensor:
+        """Σ m·c·ℓ of every term over these rows, [K]; like the weights, sums over parts of a batch add up to its own.
+
+        Labels where m is false may be anything, NaN too: they touch neither value nor gradient.
         """
         outputs_BC = outputs_BC.float()
-        numerators, denominators = [], []
-        for term in self.layout.terms:
-            m_B = scenes_BS[:, term.scene] & masks_BO[:, term.objective]
-            mc_B = torch.where(m_B, weight_B, 0.0)
+        sums = []
+        for term, m_B in zip(self.layout.terms, self._spaces(masks_BO, scenes_BS), strict=True):
             label_B = torch.where(m_B, labels_BO[:, term.objective], 0.0)
             loss_B = row_loss(self.objectives[term.objective], outputs_BC[:, term.column], label_B)
-            numerators.append((mc_B * loss_B).sum())
-            denominators.append(mc_B.sum())
-        return torch.stack(numerators), torch.stack(denominators)
+            sums.append((torch.where(m_B, weight_B, 0.0) * loss_B).sum())
+        return torch.stack(sums)
+
+    def _spaces(self, masks_BO: Tensor, scenes_BS: Tensor) -> list[Tensor]:
+        """The m of every term, K bool tensors [B]."""
+        return [scenes_BS[:, term.scene] & masks_BO[:, term.objective] for term in self.layout.terms]
 
     def combine(self, numerators_K: Tensor, denominators_K: Tensor) -> Tensor:
-        """L, a scalar, from the sums of `weighted_sums`.
+        """L, a scalar, from what `losses` and `weights` give, both [K].
 
-        On several ranks, give each its own numerators and the denominators summed over all ranks: the ranks'
-        losses then add up to L of the global batch, and so do their gradients (not average: mind what averages).
+        For a part of the global batch, give the losses of that part and the weights of all: the parts' results then
+        add up to L of the global batch, and so do their gradients (not average: mind what averages).
         """
         weights_K = numerators_K.new_tensor([term.weight for term in self.layout.terms])
         return (weights_K * numerators_K / denominators_K.clamp(min=1)).sum()

@@ -9,6 +9,7 @@ from itertools import pairwise
 from torch import nn
 
 from models.config import ModelConfig
+from models.linear import Linear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -23,7 +24,7 @@ class MLP(nn.Sequential):
         """Takes activation, norm and dropout from `config`."""
         layers: list[nn.Module] = []
         for d_from, d_to in pairwise((d_in, *widths)):
-            layers.append(nn.Linear(d_from, d_to))
+            layers.append(Linear(d_from, d_to))
             if config.norm == "layer":
                 layers.append(nn.LayerNorm(d_to))
             layers.append(ACTIVATIONS[config.activation]())

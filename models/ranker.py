@@ -1,9 +1,11 @@
-"""The whole model: embeddings, an optional shared bottom, a head, and towers.
+"""The whole model: embeddings and, on top of them, the dense network.
 
 Shapes: B rows, F dense features, D combined features, C output columns.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +15,32 @@ from models.config import ModelConfig
 from models.embeddings import Embeddings, pooled_width
 from models.heads import HEADS
 from models.mlp import MLP
-from models.towers import OutputLayout, Towers
+from models.towers import OutputLayout, Tower, Towers
 from pipeline.spec import Spec
+
+
+class Network(nn.Module):
+    """The dense part: an optional shared bottom, a head, and towers."""
+
+    def __init__(self, d_in: int, layout: OutputLayout, config: ModelConfig) -> None:
+        """`d_in` is D."""
+        super().__init__()
+        self.bottom = MLP(d_in, config.bottom, config)
+        self.head = HEADS[config.head](self.bottom.d_out, len(layout.widths), config)
+        self.towers = Towers(self.head.d_out, layout, config)
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """Logits of the binary and transformed values of the regression objectives, [B, C]."""
+        outputs_BC: Tensor = self.towers(self.head(self.bottom(x_BD)))
+        return outputs_BC
+
+    def rounded(self, precision: torch.dtype) -> Self:
+        """A copy with weights of `precision`, but for the last layers: fp32, lest logits and times be rounded."""
+        copied = deepcopy(self).to(precision)
+        for tower in copied.towers.towers:
+            assert isinstance(tower, Tower)
+            tower.output.float()
+        return copied
 
 
 class Ranker(nn.Module):
@@ -27,9 +53,7 @@ class Ranker(nn.Module):
         """`rows` gives the number of rows of each embedding table; only these are made on `tables_device`."""
         super().__init__()
         self.layout = OutputLayout.from_spec(spec, config.towers)
-        self.bottom = MLP(pooled_width(spec) + len(spec.dense_features), config.bottom, config)
-        self.head = HEADS[config.head](self.bottom.d_out, len(self.layout.widths), config)
-        self.towers = Towers(self.head.d_out, self.layout, config)
+        self.network = Network(pooled_width(spec) + len(spec.dense_features), self.layout, config)
         # The tables come last: the rest then starts from the same weights whatever their sizes and their device.
         self.embeddings = Embeddings(spec, rows, tables_device)
 
@@ -38,6 +62,5 @@ class Ranker(nn.Module):
 
         `sparse` has a key for each of `spec.sparse_features`; `dense_BF` is in the order of `spec.dense_features`.
         """
-        x_BD = torch.cat([self.embeddings(sparse), dense_BF], dim=1)
-        outputs_BC: Tensor = self.towers(self.head(self.bottom(x_BD)))
+        outputs_BC: Tensor = self.network(torch.cat([self.embeddings(sparse), dense_BF], dim=1))
         return outputs_BC

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ModelConfig
+from models.linear import Linear
 from models.mlp import MLP
 from pipeline.spec import Spec
 
@@ -62,10 +63,18 @@ class OutputLayout:
         return torch.cat(chosen, dim=1)
 
 
-def tower(d_in: int, columns: int, config: ModelConfig) -> nn.Sequential:
+class Tower(nn.Module):
     """The network h_k, [B, H] -> [B, columns]: the hidden layers of `config.tower`, then a linear one."""
-    hidden = MLP(d_in, config.tower, config)
-    return nn.Sequential(hidden, nn.Linear(hidden.d_out, columns))
+
+    def __init__(self, d_in: int, columns: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.hidden = MLP(d_in, config.tower, config)
+        self.output = Linear(self.hidden.d_out, columns)
+
+    def forward(self, x_BH: Tensor) -> Tensor:
+        """The columns in the precision of the last layer, which may be finer than that of the others."""
+        outputs: Tensor = self.output(self.hidden(x_BH).to(self.output.weight.dtype))
+        return outputs
 
 
 class Towers(nn.Module):
@@ -74,7 +83,7 @@ class Towers(nn.Module):
     def __init__(self, d_in: int, layout: OutputLayout, config: ModelConfig) -> None:
         """Each tower takes a representation of its own, of width `d_in`."""
         super().__init__()
-        self.towers = nn.ModuleList(tower(d_in, columns, config) for columns in layout.widths)
+        self.towers = nn.ModuleList(Tower(d_in, columns, config) for columns in layout.widths)
 
     def forward(self, representations: Sequence[Tensor]) -> Tensor:
         """From T tensors [B, H] to the columns [B, C]."""

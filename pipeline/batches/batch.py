@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.streamable import Pipelineable
 
 from pipeline.spec import WEIGHT, IdFeature, Spec, feature_column, label_column, mask_column, scene_column
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Pipelineable):
     """B rows. A label is NaN where its mask is false."""
 
     sparse: KeyedJaggedTensor
@@ -36,8 +37,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.weight)
 
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+    def to(self, device: torch.device, non_blocking: bool = True) -> "Batch":
+        return Batch(*(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self)))
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Keeps the memory of a batch that was copied on another stream from being reused too early."""
+        for field in fields(self):
+            getattr(self, field.name).record_stream(stream)
 
 
 def model_columns(spec: Spec) -> list[str]:

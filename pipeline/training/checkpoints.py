@@ -30,6 +30,8 @@ class Progress(BaseModel):
     step: int = 0
     epoch: int = 0
     epoch_step: int = 0
+    skipped: int = 0
+    """Steps that changed nothing because their loss or gradient was not finite."""
     valid_loss: float | None = None
     """Of this very step, if it was validated."""
     best_loss: float | None = None

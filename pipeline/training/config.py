@@ -29,6 +29,8 @@ class LoopConfig(BaseModel):
     """Steps between validations, each followed by a checkpoint; 0 is once per epoch."""
     patience: int = Field(default=2, ge=0)
     """Validations without a lower loss after which training stops early; 0 never stops."""
+    bad_steps: PositiveInt = 10
+    """Steps in a row with a loss or gradient that is not finite after which training stops; each is skipped."""
     log_every: PositiveInt = 50
     """Steps between lines of metrics.jsonl."""
 

@@ -1,8 +1,4 @@
-"""The training loop: steps, validation, early stopping, checkpoints.
-
-K is the number of loss terms. One all-reduce per step carries the K sums of the losses, the K sums of the weights
-(the loss is over the global batch, whatever the number of ranks) and whether a rank was asked to stop.
-"""
+"""The training loop: steps, validation, early stopping, checkpoints. K is the number of loss terms."""
 
 import math
 import time
@@ -20,12 +16,19 @@ from pipeline.batches.prefetch import Prefetcher
 from pipeline.batches.reader import BatchReader
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SplitName
+from pipeline.spec import SAMPLE_ID
 from pipeline.training.checkpoints import Progress, save_checkpoint
 from pipeline.training.config import TrainConfig
+from pipeline.training.gradients import DenseGradients, slices
+from pipeline.training.health import Health
 from pipeline.training.interrupts import Interrupts
 from pipeline.training.optimisers import Optimisers
+from pipeline.training.precision import chosen
 from pipeline.training.processes import Rank
 from pipeline.training.record import Record
+from pipeline.training.skips import culprits
+from pipeline.training.step import Outcome, Stepper
+from pipeline.training.window import Window
 
 
 class Loop:
@@ -52,6 +55,9 @@ class Loop:
         self.manifest = manifest
         self.rank = rank
         self.model = model
+        precision = chosen(config.dense.precision, model.module.network, rank)
+        gradients = DenseGradients(model.module.network, objectives, precision, slices(config.model, rank))
+        self.stepper = Stepper(model.module.embeddings, gradients, optimisers, rank.device)
         self.objectives = objectives
         self.optimisers = optimisers
         self.progress = progress
@@ -90,60 +96,79 @@ class Loop:
     def _epoch(self, record: Record, interrupts: Interrupts) -> Iterator[None]:
         """The rest of an epoch, step by step."""
         batches = self._batches(self.train_reader, self.progress.epoch, self.progress.epoch_step)
-        sums = torch.zeros(2 * len(self.objectives.layout.terms), device=self.rank.device)
-        began, rows, waited = time.perf_counter(), 0, 0.0
+        ready = iter(batches)
+        window = Window(self.objectives, self.rank.device)
+        began, waited = time.perf_counter(), 0.0
         self.model.train()
-        for batch in batches:
-            reduced, signal = self._step(batch.to(self.rank.device), interrupts.received)
-            self.interrupted_by = signal
-            sums += reduced
-            rows += len(batch)
-            self.progress.step += 1
-            self.progress.epoch_step += 1
+        while self.progress.epoch_step < self.train_reader.steps:
+            window.add(self._step(ready, interrupts.received))
+            due = self.progress.step % self.config.log_every == 0 or self.progress.step == self.total_steps
+            # On a GPU the host runs ahead: whether all went well is seen when it waits anyway.
+            if due or self.rank.device.type == "cpu":
+                self.interrupted_by = interrupts.received or (SIGTERM if window.signals else 0)
+                if window.in_a_row >= self.config.bad_steps:
+                    raise self._diverged()
             self.progress.valid_loss = None
             record.advance()
-            if self.progress.step % self.config.log_every == 0 or self.progress.step == self.total_steps:
+            if due:
                 seconds = time.perf_counter() - began
-                loss, by_objective = self._report(sums)
+                self.progress.skipped += window.skipped
+                loss, by_objective = self._report(window.sums)
                 record.log(self.progress.step, "train", loss, by_objective, epoch=self.progress.epoch,
                            rate=self.schedule.factor(self.progress.step - 1, self.total_steps),
-                           samples_per_s=rows * self.rank.ranks / seconds,
-                           data_wait=(batches.waited_s - waited) / seconds)  # fmt: skip
-                sums.zero_()
-                began, rows, waited = time.perf_counter(), 0, batches.waited_s
+                           samples_per_s=window.rows * self.rank.ranks / seconds,
+                           data_wait=(batches.waited_s - waited) / seconds,
+                           skipped=self.progress.skipped)  # fmt: skip
+                window.begin()
+                began, waited = time.perf_counter(), batches.waited_s
             yield
 
-    def _step(self, batch: Batch, signal: int) -> tuple[Tensor, int]:
-        """One update; returns the global sums [2K] of losses and weights, and the signal that any rank received."""
+    def _step(self, batches: Iterator[Batch], signal: int) -> Outcome:
+        """One update by the next batch."""
         # Seeded by step and rank, so that dropout after a resumption is what it would have been without it.
         torch.manual_seed((self.config.seed * 1_000_003 + self.progress.step) * 1_009 + self.rank.rank)
         self.optimisers.set_rate(self.schedule.factor(self.progress.step, self.total_steps))
-        self.optimisers.zero_grad()
-        outputs = self.model(batch.sparse, batch.dense)
-        losses, weights = self.objectives.weighted_sums(
-            outputs, batch.labels, batch.masks, batch.scenes, batch.weight
-        )  # fmt: skip
-        reduced = torch.cat([losses.detach(), weights, losses.new_tensor([signal])])
-        dist.all_reduce(reduced)
-        # Gradients are averaged over the ranks, but the ranks' losses add up to the loss: hence the factor.
-        loss = self.objectives.combine(losses, reduced[len(losses) : 2 * len(losses)]) * self.rank.ranks
-        loss.backward()
-        self.optimisers.step()
-        return reduced[:-1], signal or (SIGTERM if reduced[-1].item() else 0)
+        outcome = self.stepper.step(batches, asked_to_stop=bool(signal))
+        self.progress.step += 1
+        self.progress.epoch_step += 1
+        return outcome
+
+    def _diverged(self) -> StrataError:
+        """What to say after too many steps in a row without a finite loss and gradient; every rank calls it.
+
+        The last of them changed nothing, so its batch still gives the outputs that it gave.
+        """
+        self.stepper.pause()
+        step = self.progress.epoch_step - 1
+        batch = next(iter(self._batches(self.train_reader, self.progress.epoch, step))).to(self.rank.device)
+        samples = next(self._reader("train", [SAMPLE_ID]).tables(self.progress.epoch, step))[SAMPLE_ID].to_pylist()
+        with torch.no_grad():
+            outputs = self.model(batch.sparse, batch.dense)
+        named = culprits(self.manifest.spec, self.objectives, outputs, batch, samples)
+        what = f"{self.config.bad_steps} steps in a row, the last of them {self.progress.step}, had no finite gradient"
+        return StrataError(f"{what} ({named})", where=self.run_folder, fix="look at these samples, or lower "
+                           "--dense.learning-rate or --tables.learning-rate")  # fmt: skip
 
     @torch.no_grad()
     def _validate(self, record: Record) -> None:
-        """The loss on the validation split, and whether it is the lowest so far."""
+        """The loss on the validation split, whether it is the lowest so far, and what looks wrong with the model."""
+        self.stepper.pause()
         self.model.eval()
         sums = torch.zeros(2 * len(self.objectives.layout.terms), device=self.rank.device)
-        for batch in self._batches(self._reader("valid"), epoch=0, first_step=0):
-            here = batch.to(self.rank.device)
-            outputs = self.model(here.sparse, here.dense)
-            sums += torch.cat(self.objectives.weighted_sums(outputs, here.labels, here.masks, here.scenes, here.weight))
+        with Health(self.manifest.spec, self.objectives, self.model.module.network) as health:
+            for batch in self._batches(self._reader("valid"), epoch=0, first_step=0):
+                here = batch.to(self.rank.device)
+                outputs = self.model(here.sparse, here.dense)
+                sums += torch.cat(
+                    self.objectives.weighted_sums(outputs, here.labels, here.masks, here.scenes, here.weight)
+                )
+                health.add(outputs, here)
         dist.all_reduce(sums)
+        health.gather()
         self.model.train()
         loss, by_objective = self._report(sums)
-        record.log(self.progress.step, "valid", loss, by_objective, epoch=self.progress.epoch)
+        record.log(self.progress.step, "valid", loss, by_objective, health.warnings(self.optimisers.state()["tables"]),
+                   epoch=self.progress.epoch, **health.entropies)  # fmt: skip
         self.progress.valid_loss = loss
         if self.progress.best_loss is None or loss < self.progress.best_loss:
             self.progress.best_loss = loss
@@ -163,7 +188,7 @@ class Loop:
             by_objective[name] = (losses[terms].sum() / weights[terms].sum().clamp(min=1)).item()
         loss = self.objectives.combine(losses, weights).item()
         if not math.isfinite(loss):
-            raise StrataError(f"the loss is {loss} at step {self.progress.step}", where=self.run_folder,
+            raise StrataError(f"the validation loss is {loss} after step {self.progress.step}", where=self.run_folder,
                               fix="lower --dense.learning-rate or --tables.learning-rate")  # fmt: skip
         return loss, by_objective
 
@@ -174,12 +199,12 @@ class Loop:
     def _out_of_patience(self) -> bool:
         return 0 < self.config.patience <= self.progress.validations_without_gain
 
-    def _reader(self, split: SplitName) -> BatchReader:
+    def _reader(self, split: SplitName, columns: list[str] | None = None) -> BatchReader:
         return BatchReader(
             store=self.samples,
             manifest=self.manifest,
             split=split,
-            columns=model_columns(self.manifest.spec),
+            columns=columns or model_columns(self.manifest.spec),
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             shuffle=split == "train",

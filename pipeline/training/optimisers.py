@@ -8,12 +8,14 @@ import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 from torch.optim import Adam
 from torchrec.distributed import DistributedModelParallel
 from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
+from pipeline.training.precision import Precision
 from pipeline.training.sharding import ADAGRAD_EPS, TablesConfig
 
 
@@ -26,6 +28,8 @@ class DenseConfig(BaseModel):
     """Before warm-up and decay."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled from the gradient, as in AdamW."""
+    precision: Precision = "auto"
+    """Of the dense network's products: auto takes bf16 where the hardware multiplies it and the network is large."""
 
 
 class ScheduleConfig(BaseModel):
@@ -67,7 +71,7 @@ class Optimisers:
         self._rates: list[tuple[CombinedOptimizer | KeyedOptimizerWrapper, float]] = []
         adam = KeyedOptimizerWrapper(
             rest, lambda params: Adam(params, lr=dense.learning_rate, weight_decay=dense.weight_decay,
-                                      decoupled_weight_decay=True)
+                                      decoupled_weight_decay=True, fused=True)
         )  # fmt: skip
         self._stepped = {"adam": adam}
         self._rates = [(model.fused_optimizer, tables.learning_rate), (adam, dense.learning_rate)]
@@ -87,8 +91,13 @@ class Optimisers:
         self._fused.step()  # hands the rate to the fused update, which happens in the backward pass
 
     def zero_grad(self) -> None:
-        for optimiser in self._stepped.values():
-            optimiser.zero_grad(set_to_none=True)
+        """Of the replicated tables; those of the dense network are overwritten in each step."""
+        if "adagrad" in self._stepped:
+            self._stepped["adagrad"].zero_grad(set_to_none=True)
+
+    def skip_unless(self, finite: Tensor) -> None:
+        """Makes the next step of Adam do nothing where `finite`, a scalar on the device, is false."""
+        self._stepped["adam"]._optimizer.found_inf = (~finite).float()
 
     def step(self) -> None:
         for optimiser in self._stepped.values():

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -47,11 +48,21 @@ class Record:
         if self._run is not None:
             self._bar.update()
 
-    def log(self, step: int, split: str, loss: float, objectives: dict[str, float], **figures: float) -> None:
+    def log(
+        self,
+        step: int,
+        split: str,
+        loss: float,
+        objectives: dict[str, float],
+        warnings: Sequence[str] = (),
+        **figures: float,
+    ) -> None:
         """A line of metrics.jsonl, the same figures for TensorBoard, and the gist for whoever watches."""
         if self._run is None:
             return
         line: dict[str, Any] = {"step": step, "split": split, "loss": loss, "objectives": objectives, **figures}
+        if warnings:
+            line["warnings"] = warnings
         self._lines.write(json.dumps(line) + "\n")
         self._lines.flush()
         named = {"loss": loss, **figures} | {f"loss/{name}": value for name, value in objectives.items()}
@@ -60,7 +71,11 @@ class Record:
         gist = f"{split} loss {loss:.4f}"
         if "samples_per_s" in figures:
             gist += f", {figures['samples_per_s']:,.0f} samples/s, {figures['data_wait']:.1%} waiting for data"
+        if figures.get("skipped"):
+            gist += f", {figures['skipped']:.0f} steps skipped so far: their loss or gradient was not finite"
         self.say(f"step {step}/{self._bar.total}: {gist}", on_bar=gist if split == "train" else None)
+        for warning in warnings:
+            self.say(f"step {step}/{self._bar.total}: warning: {warning}")
 
     def say(self, line: str, on_bar: str | None = None) -> None:
         """A plain line, or `on_bar` beside the progress bar where there is a terminal."""

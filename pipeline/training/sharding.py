@@ -73,6 +73,7 @@ def shard(ranker: Ranker, config: TablesConfig, rank: Rank, seed: int) -> Distri
         storage_reservation=FixedPercentageStorageReservation(percentage=0.15),  # for the dense part and activations
         constraints=constraints,
     )
+    ranker.network.to(rank.device)
     assert dist.group.WORLD is not None
     try:
         plan = planner.collective_plan(ranker, sharders, dist.group.WORLD)
@@ -81,7 +82,9 @@ def shard(ranker: Ranker, config: TablesConfig, rank: Rank, seed: int) -> Distri
                           "more kinds of sharding, use more ranks, or make the tables smaller") from None  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TorchRec passes DDP an argument that torch 2.13 renamed
-        model = DistributedModelParallel(ranker, device=rank.device, plan=plan, sharders=sharders)
+        model = DistributedModelParallel(
+            ranker, device=rank.device, plan=plan, sharders=sharders, init_data_parallel=False
+        )
     _fill_tables(model, tables, config.init_std, seed)
     return model
 

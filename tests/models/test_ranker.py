@@ -35,8 +35,9 @@ def test_the_whole_model_is_embeddings_and_dense_features_then_bottom_head_and_t
     tag, video = (ranker.embeddings.tables.embedding_bags[name].weight for name in ("tag", "video"))
     ids = torch.arange(4)  # of every feature: video, tags, watched, main_tag
     x = torch.cat([video[ids], tag[ids], video[ids], tag[ids], dense], dim=1)
-    h = layer(ranker.head.network[0], layer(ranker.bottom[0], x).relu()).relu()
-    expected = [layer(output, layer(hidden[0], h).relu()) for hidden, output in ranker.towers.towers]
+    network = ranker.network
+    h = layer(network.head.network[0], layer(network.bottom[0], x).relu()).relu()
+    expected = [layer(tower.output, layer(tower.hidden[0], h).relu()) for tower in network.towers.towers]
     torch.testing.assert_close(ranker(sparse, dense), torch.cat(expected, dim=1))
 
 

@@ -60,9 +60,9 @@ def test_each_tower_sees_its_own_representation_and_fills_its_own_columns(spec):
     towers = Towers(4, OutputLayout.from_spec(spec, "scene"), ModelConfig(tower=(6,)))
     inputs = [torch.randn(2, 4), torch.randn(2, 4)]
     columns = []
-    for (hidden, output), x in zip(towers.towers, inputs, strict=True):
-        h = (x @ hidden[0].weight.T + hidden[0].bias).clamp(min=0)
-        columns.append(h @ output.weight.T + output.bias)
+    for tower, x in zip(towers.towers, inputs, strict=True):
+        h = (x @ tower.hidden[0].weight.T + tower.hidden[0].bias).clamp(min=0)
+        columns.append(h @ tower.output.weight.T + tower.output.bias)
     result = towers(inputs)
     assert result.shape == (2, 5)
     torch.testing.assert_close(result[:, :3], columns[0])

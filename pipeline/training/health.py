@@ -1,0 +1,121 @@
+"""What is wrong with a model although its loss is a number: looked for at each validation.
+
+Shapes: B rows, K terms of the loss, E experts of a gate.
+"""
+
+import math
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torch.utils.hooks import RemovableHandle
+
+from models.heads import Gate
+from models.losses import Objectives
+from models.ranker import Network
+from pipeline.batches.batch import Batch
+from pipeline.spec import Spec
+
+LEAST_SPREAD = 1e-5  # of an objective's outputs, relative to the largest: below, all rows get the same
+COLLAPSED, UNIFORM = 0.01, 0.9999  # entropy of a gate's weights, relative to that of equal weights
+
+
+class Health:
+    """Watches a validation: `with` it, `add` every batch, then ask for `warnings` and `entropies`."""
+
+    def __init__(self, spec: Spec, objectives: Objectives, network: Network) -> None:
+        """`network` is the one that the validation runs."""
+        self.spec = spec
+        self.objectives = objectives
+        self.gates = {name: gate for name, gate in network.named_modules() if isinstance(gate, Gate)}
+        device = next(network.parameters()).device
+        terms = len(objectives.layout.terms)
+        self._least_K = torch.full((terms,), math.inf, device=device)
+        self._greatest_K = torch.full((terms,), -math.inf, device=device)
+        self._entropy = torch.zeros(len(self.gates), device=device)
+        self._rows = torch.zeros((), device=device)
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        self._hooks = [gate.register_forward_hook(self._measure(at)) for at, gate in enumerate(self.gates.values())]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+                 ) -> None:  # fmt: skip
+        for hook in self._hooks:
+            hook.remove()
+
+    def add(self, outputs_BC: Tensor, batch: Batch) -> None:
+        """The outputs of a batch that the model has just been given."""
+        self._rows += len(batch)
+        for k, term in enumerate(self.objectives.layout.terms):
+            m_B = batch.scenes[:, term.scene] & batch.masks[:, term.objective]
+            output_B = outputs_BC[:, term.column].float()
+            self._least_K[k] = torch.minimum(self._least_K[k], torch.where(m_B, output_B, math.inf).min())
+            self._greatest_K[k] = torch.maximum(self._greatest_K[k], torch.where(m_B, output_B, -math.inf).max())
+
+    def gather(self) -> None:
+        """Puts the ranks' observations together; every rank calls it."""
+        dist.all_reduce(self._least_K, dist.ReduceOp.MIN)
+        dist.all_reduce(self._greatest_K, dist.ReduceOp.MAX)
+        dist.all_reduce(self._entropy)
+        dist.all_reduce(self._rows)
+
+    @property
+    def entropies(self) -> dict[str, float]:
+        """The mean entropy of each gate, by its name: 1 where all experts weigh the same, 0 where one does all."""
+        mean = (self._entropy / self._rows).tolist()
+        return dict(zip(self.gates, mean, strict=True))
+
+    def warnings(self, table_sums: dict[str, Tensor | ShardedTensor]) -> list[str]:
+        """A line for each objective, gate and table that has stopped learning, or never began; every rank calls it.
+
+        `table_sums` are the sums of squared gradients of the tables' rows, by table.
+        """
+        return [*self._constant(), *self._gates(), *_untouched(table_sums)]
+
+    def _constant(self) -> list[str]:
+        scenes, objectives = list(self.spec.scenes), list(self.spec.objectives)
+        lines = []
+        for term, least, greatest in zip(
+            self.objectives.layout.terms, self._least_K.tolist(), self._greatest_K.tolist(), strict=True
+        ):
+            if 0 <= greatest - least <= LEAST_SPREAD * max(1.0, abs(greatest)):
+                objective, scene = objectives[term.objective], scenes[term.scene]
+                lines.append(f"`{objective}` is dead: all rows of scene `{scene}` get the same prediction")
+        return lines
+
+    def _gates(self) -> list[str]:
+        lines = []
+        for name, entropy in self.entropies.items():
+            if entropy <= COLLAPSED:
+                lines.append(f"gate `{name}` has collapsed: one expert has all the weight (entropy {entropy:.3f} of 1)")
+            elif entropy >= UNIFORM:
+                lines.append(
+                    f"gate `{name}` does not choose: its experts have equal weights (entropy {entropy:.4f} of 1)"
+                )
+        return lines
+
+    def _measure(self, at: int) -> Any:
+        def measure(gate: Gate, inputs: tuple[Tensor, ...], g_BE: Tensor) -> None:
+            g_BE = g_BE.float()
+            if g_BE.shape[1] > 1:
+                self._entropy[at] -= (g_BE * g_BE.clamp(min=1e-12).log()).sum() / math.log(g_BE.shape[1])
+
+        return measure
+
+
+def _untouched(table_sums: dict[str, Tensor | ShardedTensor]) -> list[str]:
+    """The tables none of whose rows has had a gradient yet."""
+    greatest = []
+    for sums in table_sums.values():
+        parts = [part.tensor for part in sums.local_shards()] if isinstance(sums, ShardedTensor) else [sums]
+        greatest.append(max((part.max().item() for part in parts if part.numel()), default=0.0))
+    everywhere = torch.tensor(greatest)
+    told: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(told, everywhere)
+    reached = torch.stack(told).amax(dim=0).tolist()
+    return [f"table `{name}` gets no gradient" for name, most in zip(table_sums, reached, strict=True) if most == 0]
