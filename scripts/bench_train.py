@@ -10,11 +10,8 @@ the table has the median over all windows but the first ones of each run and, in
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -23,21 +20,7 @@ import tyro
 
 from pipeline.atomic import replace_file
 from pipeline.command import command
-
-SCRIPTS = Path(__file__).parent
-MODEL = ["--model.head", "ple", "--model.levels", "2", "--model.shared-experts", "2", "--model.own-experts", "2",
-         "--model.expert", "256", "128", "--model.tower", "64"]  # fmt: skip
-WARM_UP = 2  # windows
-WINDOW_ROWS = 50_000
-
-
-@dataclass(frozen=True)
-class Mode:
-    """How scripts/train.py is run: so many ranks with so many threads each, and further flags."""
-
-    ranks: int
-    threads: int
-    flags: tuple[str, ...] = ()
+from reference.run import MODEL, Mode, python, trained
 
 
 def main(
@@ -82,31 +65,9 @@ def main(
         replace_file(json_file, json.dumps(figures, indent=1).encode())
 
 
-def trained(folder: Path, run: str, mode: Mode, batch_size: int) -> list[float]:
-    """Samples/s of the windows of one run, warm-up left out."""
-    options = ["--spec", folder / "spec.yaml", "--samples", folder / "samples", "--out", folder / run, *MODEL,
-               "--loop.epochs", 1, "--loop.batch-size", batch_size, "--loop.log-every",
-               max(1, WINDOW_ROWS // batch_size), *mode.flags]  # fmt: skip
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", mode.ranks]
-    subprocess.run(list(map(str, [*torchrun, SCRIPTS / "train.py", *options])), check=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                   env=os.environ | {"OMP_NUM_THREADS": str(mode.threads)})  # fmt: skip
-    lines = map(json.loads, (folder / run / "metrics.jsonl").read_text().splitlines())
-    found = [line["samples_per_s"] for line in lines if line["split"] == "train"]
-    return found[WARM_UP:-1] or found[-1:]  # the last window is shorter than the others
-
-
 def measured(what: str, threads: int, *arguments: object) -> list[float]:
     """What reference/measure.py says, in a fresh process."""
     return [float(line) for line in python(["reference/measure.py", what, *arguments], threads).split()]
-
-
-def python(words: list[object], threads: int) -> str:
-    """Runs a script below this folder and returns what it prints; its failure ends the benchmark."""
-    script, *arguments = map(str, words)
-    done = subprocess.run([sys.executable, str(SCRIPTS / script), *arguments], check=True, stdout=subprocess.PIPE,
-                          text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})  # fmt: skip
-    return done.stdout
 
 
 def figures_of(windows: dict[str, list[float]], flops: float) -> dict[str, float]:
