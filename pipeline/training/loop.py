@@ -20,12 +20,13 @@ from pipeline.batches.prefetch import Prefetcher
 from pipeline.batches.reader import BatchReader
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SplitName
-from pipeline.training.checkpoints import Progress, save_checkpoint
+from pipeline.training.checkpoints import Progress
 from pipeline.training.config import TrainConfig
 from pipeline.training.interrupts import Interrupts
 from pipeline.training.optimisers import Optimisers
 from pipeline.training.processes import Rank
 from pipeline.training.record import Record
+from pipeline.training.saver import Saver
 
 
 class Loop:
@@ -40,12 +41,14 @@ class Loop:
         objectives: Objectives,
         optimisers: Optimisers,
         progress: Progress,
+        saver: Saver,
     ) -> None:
         """The model and the optimisers hold what belongs to `progress`, as loaded from its checkpoint.
 
         Raises StrataError if a split has too few rows for the ranks.
         """
         self.config = config.loop
+        self.save_every = config.checkpoints.every
         self.schedule = config.schedule
         self.run_folder = config.out
         self.samples = config.samples
@@ -55,6 +58,7 @@ class Loop:
         self.objectives = objectives
         self.optimisers = optimisers
         self.progress = progress
+        self.saver = saver
         self.interrupted_by = 0
         self.train_reader = self._reader("train")
         self.total_steps = self.config.epochs * self.train_reader.steps
@@ -62,19 +66,25 @@ class Loop:
             reader.sizes(epoch=0)
 
     def run(self, record: Record, interrupts: Interrupts) -> None:
-        """Trains until the last epoch, until patience ends, or until a signal."""
+        """Trains until the last epoch, until patience ends, or until a signal.
+
+        Raises StrataError, on all ranks, if a checkpoint cannot be written.
+        """
         saved_at = self.progress.step
         validate_every = self.config.validate_every or self.train_reader.steps
         for _ in self._steps(record, interrupts):
             # Before a signal is heeded, because a resumed run would leave out a validation that is due here.
-            if self.progress.step % validate_every == 0 or self.progress.step == self.total_steps:
+            validate = self.progress.step % validate_every == 0 or self.progress.step == self.total_steps
+            if validate:
                 self._validate(record)
+            if validate or (self.save_every and self.progress.step % self.save_every == 0):
                 self._save()
                 saved_at = self.progress.step
             if self.interrupted_by or self._out_of_patience():
                 break
         if self.progress.step > saved_at:
             self._save()
+        self.saver.wait()
         if self.interrupted_by:
             record.say(f"interrupted after step {self.progress.step}; a checkpoint is saved, --resume goes on from it")
         elif self._out_of_patience():
@@ -94,7 +104,8 @@ class Loop:
         began, rows, waited = time.perf_counter(), 0, 0.0
         self.model.train()
         for batch in batches:
-            reduced, signal = self._step(batch.to(self.rank.device), interrupts.received)
+            # A checkpoint that failed ends the run like a signal: at the same step on all ranks.
+            reduced, signal = self._step(batch.to(self.rank.device), interrupts.received or self.saver.failed)
             self.interrupted_by = signal
             sums += reduced
             rows += len(batch)
@@ -168,8 +179,7 @@ class Loop:
         return loss, by_objective
 
     def _save(self) -> None:
-        state = {"model": self.model.state_dict(), "optimisers": self.optimisers.state()}
-        save_checkpoint(self.run_folder, state, self.progress)
+        self.saver.save({"model": self.model.state_dict(), "optimisers": self.optimisers.state()}, self.progress)
 
     def _out_of_patience(self) -> bool:
         return 0 < self.config.patience <= self.progress.validations_without_gain

@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore, TCPStore
 
 from pipeline.errors import StrataError
 
@@ -40,6 +41,27 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(rec)?\.")
     # FBGEMM's lookup of replicated tables registers its gradient in an old way; tests hold it to the fused lookup's.
     warnings.filterwarnings("ignore", message="fbgemm::dense_embedding_codegen_lookup_function")
+
+
+class Job:
+    """What the attempts of one torchrun know of each other: after the death of a rank it starts the command again.
+
+    They share the store of torchrun's own process. Where there is none (a plain process), nothing is known.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._key = f"strata/{run.absolute()}"
+        self._store = None
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            self._store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+    def has_begun(self) -> bool:
+        """Whether an earlier attempt has begun, or taken up, this run."""
+        return self._store is not None and bool(self._store.check([self._key]))
+
+    def begin(self) -> None:
+        if self._store is not None:
+            self._store.set(self._key, "begun")
 
 
 @contextmanager
