@@ -48,10 +48,11 @@ def chunks_of(state: dict[str, Any], prefix: str = "") -> Iterator[Chunk]:
         if isinstance(value, dict):
             yield from chunks_of(value, f"{prefix}{name}.")
         elif isinstance(value, ShardedTensor):
+            shape = tuple(value.metadata().size)
             for shard in value.local_shards():
                 offsets = tuple(shard.metadata.shard_offsets)
                 assert len(offsets) == shard.tensor.dim()
-                yield Chunk(prefix + name, tuple(value.metadata().size), offsets, shard.tensor.detach(), replicated=False)
+                yield Chunk(prefix + name, shape, offsets, shard.tensor.detach(), replicated=False)
         else:
             assert isinstance(value, Tensor), f"{prefix}{name} is no tensor"
             yield Chunk(prefix + name, tuple(value.shape), (0,) * value.dim(), value.detach(), replicated=True)

@@ -168,7 +168,7 @@ def test_one_that_is_reached_again_is_replaced(tmp_path: Path, save: Save):
 def test_if_all_are_damaged_it_says_so_and_leaves_them(tmp_path: Path, rank: Rank, save: Save):
     for step in (1, 2):
         flip(save(step, keep=2) / "rank-00000.safetensors", 0)
-    with pytest.raises(StrataError, match=f"^{tmp_path}: all checkpoints are damaged .*step-00000002: .*step-00000001: "):
+    with pytest.raises(StrataError, match=f"^{tmp_path}: all checkpoints are damaged .*step-0+2: .*step-0+1: "):
         newest_sound(tmp_path, rank)
     assert steps(tmp_path) == [1, 2]
     assert newest_sound(tmp_path / "nowhere", rank) == (None, {})

@@ -1,5 +1,6 @@
 """A run that was stopped, however, goes on as if it had not been."""
 
+import contextlib
 import json
 import os
 import random
@@ -167,12 +168,10 @@ def test_torchrun_recovers_by_itself_when_a_rank_is_killed(
 def worker(torchrun: int, rank: int) -> int:
     """The process of a rank, among the children of torchrun's."""
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            status, variables = (process / "status").read_text(), (process / "environ").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has just ended
-        if f"\nPPid:\t{torchrun}\n" in status and f"RANK={rank}".encode() in variables:
-            return int(process.name)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            mine = f"\nPPid:\t{torchrun}\n" in (process / "status").read_text()
+            if mine and f"RANK={rank}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                return int(process.name)
     raise AssertionError(f"there is no rank {rank}")
 
 
