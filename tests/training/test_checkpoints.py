@@ -138,9 +138,7 @@ def test_the_ranks_together_look_at_every_file(save: Save):
     assert [damage(checkpoint, rank, 3) for rank in range(3)].count(None) == 2
 
 
-def test_the_newest_that_is_not_damaged_is_taken_and_the_damaged_are_set_aside(
-    tmp_path: Path, rank: Rank, save: Save
-):
+def test_the_newest_that_is_not_damaged_is_taken_and_the_damaged_are_set_aside(tmp_path: Path, rank: Rank, save: Save):
     for step in (1, 2, 3, 4):
         save(step, keep=9)
     third, fourth = complete_checkpoints(tmp_path)[2:]
