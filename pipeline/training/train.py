@@ -55,7 +55,7 @@ def train(config: TrainConfig) -> Progress:
             sweep(config.out, damaged)
         with Record(config.out if rank.first else None, progress.step, loop.total_steps) as record:
             for path, reason in damaged.items():
-                record.say(f"{path} is damaged ({reason}), and renamed; the one before it is used")
+                record.say(f"{path} is damaged ({reason}), and is now called {path.name}.damaged")
             if start:
                 record.say(f"resuming from {start}")
             loop.run(record, interrupts)
