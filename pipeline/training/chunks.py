@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -71,14 +72,15 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     with safe_open(path, "pt") as written:
         for key, tensor in tensors.items():
-            if not torch.equal(_bytes(written.get_tensor(key)), _bytes(tensor)):
+            if not np.array_equal(_bytes(written.get_tensor(key)), _bytes(tensor)):
                 raise OSError(f"the disk holds something else than was written to {path.name}")
     return digest
 
 
-def _bytes(tensor: Tensor) -> Tensor:
-    """Compared as bytes, because a number that is not one does not equal itself."""
-    return tensor.reshape(-1).view(torch.uint8)
+def _bytes(tensor: Tensor) -> np.ndarray:
+    """Because NaN does not equal itself; as NumPy's, which takes no threads of torch's away from the training."""
+    found: np.ndarray = tensor.reshape(-1).view(torch.uint8).numpy()
+    return found
 
 
 class StoredTensors:
