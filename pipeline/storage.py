@@ -144,7 +144,7 @@ class Folder:
                 Path(aside).unlink(missing_ok=True)
                 raise
             if flush:
-                _flush_folder(folder)  # the rename itself must survive a power cut
+                flush_folder(folder)  # the rename itself must survive a power cut
             return size
         except OSError as error:
             reason = "the disk is full" if _is_full(error) else f"cannot be written ({error.strerror or error})"
@@ -200,7 +200,7 @@ def _by_fsspec(place: str, error: Exception) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
 
 
-def _flush_folder(folder: str) -> None:
+def flush_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,32 +1,42 @@
-"""Checkpoints: written aside by all ranks, renamed by the first, so that one is complete or absent.
+"""The checkpoints of a run: folders `checkpoints/step-*`, each complete or absent, and what tells that one is whole.
 
-A checkpoint holds tensors only (the model, the optimisers' states) and beside them `progress.json`, which says
-where in the run it was taken. It can be loaded on another number of ranks or with another sharding plan.
+A checkpoint holds the tensors of the model and of the optimisers, a file from each rank; `progress.json`, which says
+where in the run it was taken; and `SHA256SUMS` of all these, in the format of `sha256sum -c`. No file of it can execute
+anything when it is read. What is being written or deleted has a name that begins with a dot.
 """
 
+import hashlib
+import os
+import re
 import shutil
-import warnings
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline.atomic import replace_file
 from pipeline.errors import StrataError
+from pipeline.storage import flush_folder
+from pipeline.training.chunks import SUFFIX
+from pipeline.training.processes import Rank
 
 PROGRESS = "progress.json"
+SUMS = "SHA256SUMS"
+NAME = re.compile(r"step-(\d{8,})")
 
 
 class Progress(BaseModel):
-    """Where a run stands: `step` steps are done, of which `epoch_step` in the current epoch."""
+    """Where a run stands: `step` steps are done, of which `epoch_step` in the current epoch.
+
+    This is all there is to the position in the data and to the random states: the order of the rows is a function of
+    seed and epoch, and every step begins with generators seeded by seed, step and rank (`Loop._step`).
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     encoding: str
     """`Manifest.encoding` of the samples that the model was trained on."""
+    seed: int = 0
     step: int = 0
     epoch: int = 0
     epoch_step: int = 0
@@ -38,59 +48,138 @@ class Progress(BaseModel):
     validations_without_gain: int = 0
 
 
+def checkpoint_path(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
 def complete_checkpoints(run: Path) -> list[Path]:
     """The run's checkpoints, oldest first; half-written ones have another name and are not among them."""
-    return sorted(path.parent for path in (run / "checkpoints").glob(f"step-*/{PROGRESS}"))
+    found = {int(name[1]): path for path in (run / "checkpoints").glob("*") if (name := NAME.fullmatch(path.name))}
+    return [found[step] for step in sorted(found)]
 
 
 def read_progress(checkpoint: Path) -> Progress:
-    return Progress.model_validate_json((checkpoint / PROGRESS).read_text())
+    """Raises StrataError if its file is damaged."""
+    if reason := _damage(checkpoint, PROGRESS, _sums(checkpoint)):
+        raise _damaged(checkpoint, reason)
+    try:
+        return Progress.model_validate_json((checkpoint / PROGRESS).read_bytes())
+    except ValidationError as error:
+        raise StrataError(f"not a checkpoint of this version ({str(error).splitlines()[0]})", where=checkpoint,
+                          fix="train the model again") from None  # fmt: skip
 
 
 def best_checkpoint(run: Path) -> Path:
     """The checkpoint with the lowest validation loss; the newest, if none was validated.
 
-    Raises StrataError if the run has none.
+    Raises StrataError if the run has none, or if one is too damaged to tell.
     """
     found = complete_checkpoints(run)
     if not found:
         raise StrataError("has no complete checkpoint", where=run, fix="train it first with scripts/train.py")
-    validated = [(loss, path) for path in found if (loss := read_progress(path).valid_loss) is not None]
-    return min(validated)[1] if validated else found[-1]
+    return _best({path: read_progress(path) for path in found})
 
 
-def save_checkpoint(run: Path, state: dict[str, Any], progress: Progress) -> Path:
-    """Every rank calls it. Afterwards only the newest and the best checkpoint are left."""
-    target = run / "checkpoints" / f"step-{progress.step:08d}"
-    aside = target.with_name(f".{target.name}.partial")
-    first = dist.get_rank() == 0
-    if first:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-    dist.barrier()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # DCP calls ShardedTensor functions that it deprecates itself
-        save(state, checkpoint_id=aside)
-    if first:
-        (aside / PROGRESS).write_text(progress.model_dump_json(indent=1))
-        shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
-        for old in set(complete_checkpoints(run)) - {target, best_checkpoint(run)}:
-            shutil.rmtree(old)
-    dist.barrier()
-    return target
+def _best(progress: dict[Path, Progress]) -> Path:
+    validated = [(at.valid_loss, at.step, path) for path, at in progress.items() if at.valid_loss is not None]
+    return min(validated)[2] if validated else max(progress, key=lambda path: progress[path].step)
 
 
-def load_checkpoint(checkpoint: Path, state: dict[str, Any], *, alone: bool = False) -> None:
-    """Loads into the tensors of `state`, in place; `alone` without a process group.
+def check(checkpoint: Path) -> None:
+    """Raises StrataError, naming the file, if one is missing or is not what its checksum says."""
+    if reason := damage(checkpoint):
+        raise _damaged(checkpoint, reason)
 
-    Raises StrataError if the checkpoint does not hold all of them.
-    """
+
+def damage(checkpoint: Path, rank: int = 0, ranks: int = 1) -> str | None:
+    """What is wrong with this rank's share of the files, the others looking at theirs; None if nothing is."""
+    sums = _sums(checkpoint)
+    names = sorted({PROGRESS, *sums, *(path.name for path in checkpoint.glob(f"*{SUFFIX}"))})
+    return next((reason for name in names[rank::ranks] if (reason := _damage(checkpoint, name, sums))), None)
+
+
+def _damage(checkpoint: Path, name: str, sums: dict[str, str]) -> str | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", (FutureWarning, UserWarning))
-            load(state, checkpoint_id=checkpoint, no_dist=alone)
-    except CheckpointException as error:
-        reasons = str(error).strip().splitlines()
-        raise StrataError(f"cannot be loaded ({reasons[-1]})", where=checkpoint, fix="use a checkpoint of a run with "
-                          "the same spec and model") from None  # fmt: skip
+        with (checkpoint / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"{name}: {error.strerror}"
+    return None if digest == sums.get(name) else f"{name} is not what {SUMS} says"
+
+
+def _sums(checkpoint: Path) -> dict[str, str]:
+    """Digests by file. A damaged line names another file, or none: either way some file is not what it says."""
+    path = checkpoint / SUMS
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    return {name or SUMS: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _damaged(checkpoint: Path, reason: str) -> StrataError:
+    return StrataError(f"is damaged ({reason})", where=checkpoint, fix="restore its files, or delete the folder to use "
+                       "the run's next best checkpoint")  # fmt: skip
+
+
+def newest_sound(run: Path, rank: Rank) -> tuple[Path | None, dict[Path, str]]:
+    """The newest checkpoint that is not damaged, or None if the run has none; and what is wrong with newer ones.
+
+    Every rank calls it, checks a share of the files, and gets the same answer.
+    Raises StrataError if there are checkpoints, and all are damaged.
+    """
+    seen = [complete_checkpoints(run)]
+    dist.broadcast_object_list(seen)
+    damaged: dict[Path, str] = {}
+    for checkpoint in reversed(seen[0]):
+        reasons: list[str | None] = [None] * rank.ranks
+        dist.all_gather_object(reasons, damage(checkpoint, rank.rank, rank.ranks))
+        if not any(reasons):
+            return checkpoint, damaged
+        damaged[checkpoint] = next(filter(None, reasons))
+    if damaged:
+        all_of_them = ", ".join(f"{path.name}: {reason}" for path, reason in damaged.items())
+        raise StrataError(f"all checkpoints are damaged ({all_of_them})", where=run, fix="restore one from a copy, or "
+                          "train again with another --out")  # fmt: skip
+    return None, damaged
+
+
+def sweep(run: Path, damaged: dict[Path, str]) -> None:
+    """Clears away what killed processes left behind, and renames damaged checkpoints, so that none is met again."""
+    for path in (run / "checkpoints").glob(".step-*"):
+        shutil.rmtree(path)
+    for path in damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+
+
+def seal(aside: Path, run: Path, progress: Progress, digests: dict[str, str], keep: int) -> None:
+    """Completes a folder that holds all ranks' tensors, and only then deletes what is no longer to be kept.
+
+    Kept are the newest `keep` checkpoints and the best. Raises StrataError or OSError if the disk is full.
+    """
+    content = progress.model_dump_json(indent=1).encode()
+    replace_file(aside / PROGRESS, content)
+    digests = digests | {PROGRESS: hashlib.sha256(content).hexdigest()}
+    replace_file(aside / SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode())
+    target = checkpoint_path(run, progress.step)
+    if target.exists():
+        _delete(target)
+    aside.rename(target)
+    for folder in (target.parent, run):  # the new one must survive a power cut before an old one goes
+        flush_folder(str(folder))
+    for path in _superfluous(run, keep):
+        _delete(path)
+
+
+def _superfluous(run: Path, keep: int) -> list[Path]:
+    """All but the newest and the best; one of unknown progress stays, because it may be the best."""
+    found = complete_checkpoints(run)
+    known = {path: read_progress(path) for path in found if not _damage(path, PROGRESS, _sums(path))}
+    return [path for path in found[:-keep] if path in known and path != _best(known)]
+
+
+def _delete(checkpoint: Path) -> None:
+    """Renamed first: a checkpoint that is half deleted must not look like one."""
+    aside = checkpoint.with_name(f".{checkpoint.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(checkpoint, aside)
+    shutil.rmtree(aside)

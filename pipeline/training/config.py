@@ -35,6 +35,17 @@ class LoopConfig(BaseModel):
     """Steps between lines of metrics.jsonl."""
 
 
+class CheckpointConfig(BaseModel):
+    """How often the run is saved, and how much of it is kept. There is a checkpoint after each validation anyway."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every: int = Field(default=1000, ge=0)
+    """Steps between checkpoints besides those; 0 is none."""
+    keep: PositiveInt = 2
+    """Newest checkpoints that are kept, besides the one with the lowest validation loss."""
+
+
 class TrainConfig(BaseModel):
     """Trains a multi-task ranking model on a sample store, with a loss weight per scene and objective."""
 
@@ -51,6 +62,7 @@ class TrainConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes CUDA where each process on the machine gets a device of its own."""
     loop: LoopConfig = LoopConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
     model: ModelConfig = ModelConfig()
     tables: TablesConfig = TablesConfig()
     dense: DenseConfig = DenseConfig()

@@ -17,7 +17,7 @@ from pipeline.batches.reader import BatchReader
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SplitName
 from pipeline.spec import SAMPLE_ID
-from pipeline.training.checkpoints import Progress, save_checkpoint
+from pipeline.training.checkpoints import Progress
 from pipeline.training.config import TrainConfig
 from pipeline.training.gradients import DenseGradients, slices
 from pipeline.training.health import Health
@@ -26,6 +26,7 @@ from pipeline.training.optimisers import Optimisers
 from pipeline.training.precision import chosen
 from pipeline.training.processes import Rank
 from pipeline.training.record import Record
+from pipeline.training.saver import Saver
 from pipeline.training.skips import culprits
 from pipeline.training.step import Outcome, Stepper
 from pipeline.training.window import Window
@@ -43,12 +44,14 @@ class Loop:
         objectives: Objectives,
         optimisers: Optimisers,
         progress: Progress,
+        saver: Saver,
     ) -> None:
         """The model and the optimisers hold what belongs to `progress`, as loaded from its checkpoint.
 
         Raises StrataError if a split has too few rows for the ranks.
         """
         self.config = config.loop
+        self.save_every = config.checkpoints.every
         self.schedule = config.schedule
         self.run_folder = config.out
         self.samples = config.samples
@@ -61,6 +64,8 @@ class Loop:
         self.objectives = objectives
         self.optimisers = optimisers
         self.progress = progress
+        self.saver = saver
+        self.window = Window(objectives, rank.device, progress.skipped)
         self.interrupted_by = 0
         self.train_reader = self._reader("train")
         self.total_steps = self.config.epochs * self.train_reader.steps
@@ -68,19 +73,25 @@ class Loop:
             reader.sizes(epoch=0)
 
     def run(self, record: Record, interrupts: Interrupts) -> None:
-        """Trains until the last epoch, until patience ends, or until a signal."""
+        """Trains until the last epoch, until patience ends, or until a signal.
+
+        Raises StrataError, on all ranks, if a checkpoint cannot be written.
+        """
         saved_at = self.progress.step
         validate_every = self.config.validate_every or self.train_reader.steps
         for _ in self._steps(record, interrupts):
             # Before a signal is heeded, because a resumed run would leave out a validation that is due here.
-            if self.progress.step % validate_every == 0 or self.progress.step == self.total_steps:
+            validate = self.progress.step % validate_every == 0 or self.progress.step == self.total_steps
+            if validate:
                 self._validate(record)
+            if validate or (self.save_every and self.progress.step % self.save_every == 0):
                 self._save()
                 saved_at = self.progress.step
             if self.interrupted_by or self._out_of_patience():
                 break
         if self.progress.step > saved_at:
             self._save()
+        self.saver.wait()
         if self.interrupted_by:
             record.say(f"interrupted after step {self.progress.step}; a checkpoint is saved, --resume goes on from it")
         elif self._out_of_patience():
@@ -97,38 +108,40 @@ class Loop:
         """The rest of an epoch, step by step."""
         batches = self._batches(self.train_reader, self.progress.epoch, self.progress.epoch_step)
         ready = iter(batches)
-        window = Window(self.objectives, self.rank.device)
+        window = self.window
+        window.begin()
         began, waited = time.perf_counter(), 0.0
         self.model.train()
         while self.progress.epoch_step < self.train_reader.steps:
-            window.add(self._step(ready, interrupts.received))
+            # A checkpoint that failed ends the run like a signal: at the same step on all ranks.
+            window.add(self._step(ready, asked_to_stop=bool(interrupts.received) or self.saver.failed))
             due = self.progress.step % self.config.log_every == 0 or self.progress.step == self.total_steps
             # On a GPU the host runs ahead: whether all went well is seen when it waits anyway.
             if due or self.rank.device.type == "cpu":
-                self.interrupted_by = interrupts.received or (SIGTERM if window.signals else 0)
+                if window.signals:
+                    self.interrupted_by = interrupts.received or SIGTERM
                 if window.in_a_row >= self.config.bad_steps:
                     raise self._diverged()
             self.progress.valid_loss = None
             record.advance()
             if due:
                 seconds = time.perf_counter() - began
-                self.progress.skipped += window.skipped
                 loss, by_objective = self._report(window.sums)
                 record.log(self.progress.step, "train", loss, by_objective, epoch=self.progress.epoch,
                            rate=self.schedule.factor(self.progress.step - 1, self.total_steps),
                            samples_per_s=window.rows * self.rank.ranks / seconds,
                            data_wait=(batches.waited_s - waited) / seconds,
-                           skipped=self.progress.skipped)  # fmt: skip
+                           skipped=window.skipped)  # fmt: skip
                 window.begin()
                 began, waited = time.perf_counter(), batches.waited_s
             yield
 
-    def _step(self, batches: Iterator[Batch], signal: int) -> Outcome:
+    def _step(self, batches: Iterator[Batch], *, asked_to_stop: bool) -> Outcome:
         """One update by the next batch."""
         # Seeded by step and rank, so that dropout after a resumption is what it would have been without it.
         torch.manual_seed((self.config.seed * 1_000_003 + self.progress.step) * 1_009 + self.rank.rank)
         self.optimisers.set_rate(self.schedule.factor(self.progress.step, self.total_steps))
-        outcome = self.stepper.step(batches, asked_to_stop=bool(signal))
+        outcome = self.stepper.step(batches, asked_to_stop=asked_to_stop)
         self.progress.step += 1
         self.progress.epoch_step += 1
         return outcome
@@ -193,8 +206,8 @@ class Loop:
         return loss, by_objective
 
     def _save(self) -> None:
-        state = {"model": self.model.state_dict(), "optimisers": self.optimisers.state()}
-        save_checkpoint(self.run_folder, state, self.progress)
+        self.progress.skipped = self.window.skipped
+        self.saver.save({"model": self.model.state_dict(), "optimisers": self.optimisers.state()}, self.progress)
 
     def _out_of_patience(self) -> bool:
         return 0 < self.config.patience <= self.progress.validations_without_gain

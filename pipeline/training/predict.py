@@ -31,7 +31,8 @@ from pipeline.spec import (
     prediction_column,
     scene_column,
 )
-from pipeline.training.checkpoints import Progress, best_checkpoint, load_checkpoint, read_progress
+from pipeline.training.checkpoints import Progress, best_checkpoint, check, read_progress
+from pipeline.training.chunks import load_state
 from pipeline.training.config import load_config
 from pipeline.training.processes import quiet_libraries
 
@@ -44,7 +45,8 @@ def predict(run: Path, samples: Path, split: SplitName, out: Path) -> Progress:
 
     Columns: sample_id, user_id, time_ms, the scenes, label, mask and prediction of every objective, and for a
     regression with `baseline_by` its baseline. Returns where the checkpoint stands. Raises StrataError if `run` is no
-    run, `samples` no store, or the model was trained on other samples.
+    run, `samples` no store, the model was trained on other samples, or the checkpoint is damaged: a worse one is not
+    taken instead.
     """
     config = load_config(run)
     manifest = load_manifest(samples)
@@ -55,7 +57,8 @@ def predict(run: Path, samples: Path, split: SplitName, out: Path) -> Progress:
                           fix=f"pass the samples that it was trained on ({config.samples})")  # fmt: skip
     quiet_libraries()
     ranker = Ranker(manifest.spec, manifest.learned.table_rows, config.model, torch.device("cpu"))
-    load_checkpoint(checkpoint, {"model": ranker.state_dict()}, alone=True)
+    check(checkpoint)
+    load_state(checkpoint, {"model": ranker.state_dict()})
     ranker.eval()
     out.mkdir()
     writer = None

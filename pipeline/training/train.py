@@ -1,7 +1,6 @@
 """A training run: prepares the folder, shards the model, and steps until the epochs or the patience are over."""
 
 import sys
-from pathlib import Path
 
 import torch
 
@@ -10,13 +9,15 @@ from models.ranker import Ranker
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, load_manifest
 from pipeline.spec_file import load_spec
-from pipeline.training.checkpoints import Progress, complete_checkpoints, load_checkpoint, read_progress
+from pipeline.training.checkpoints import Progress, newest_sound, read_progress, sweep
+from pipeline.training.chunks import load_state
 from pipeline.training.config import CONFIG, TrainConfig, load_config
 from pipeline.training.interrupts import Interrupts
 from pipeline.training.loop import Loop
 from pipeline.training.optimisers import Optimisers
-from pipeline.training.processes import process_group
+from pipeline.training.processes import Job, process_group
 from pipeline.training.record import Record
+from pipeline.training.saver import Saver
 from pipeline.training.sharding import shard
 
 
@@ -27,22 +28,34 @@ def train(config: TrainConfig) -> Progress:
     and raises SystemExit with status 128 + the signal.
     """
     manifest = _check_samples(config)
-    start = _check_run(config, manifest)
-    with process_group(config.device) as rank, Interrupts() as interrupts:
+    job = Job(config.out)
+    _check_run(config, job)
+    with (
+        process_group(config.device) as rank,
+        Interrupts() as interrupts,
+        Saver(config.out, rank, config.checkpoints.keep) as saver,
+    ):
+        start, damaged = newest_sound(config.out, rank)
         torch.manual_seed(config.loop.seed)
         ranker = Ranker(manifest.spec, manifest.learned.table_rows, config.model, torch.device("meta"))
         model = shard(ranker, config.tables, rank, config.loop.seed)
         optimisers = Optimisers(model, config.dense, config.tables)
-        progress = Progress(encoding=manifest.encoding())
+        progress = Progress(encoding=manifest.encoding(), seed=config.loop.seed)
         if start:
             progress = read_progress(start)
-            load_checkpoint(start, {"model": model.state_dict(), "optimisers": optimisers.state()})
+            if progress.encoding != manifest.encoding():
+                raise StrataError("was trained on other samples", where=config.out, fix="choose another --out")
+            load_state(start, {"model": model.state_dict(), "optimisers": optimisers.state()})
         objectives = Objectives(manifest.spec, ranker.layout)
-        loop = Loop(config, manifest, rank, model, objectives, optimisers, progress)
+        loop = Loop(config, manifest, rank, model, objectives, optimisers, progress, saver)
         if rank.first:  # only now that nothing of the above has failed
+            job.begin()
             config.out.mkdir(parents=True, exist_ok=True)
             config.save()
+            sweep(config.out, damaged)
         with Record(config.out if rank.first else None, progress.step, loop.total_steps) as record:
+            for path, reason in damaged.items():
+                record.say(f"{path} is damaged ({reason}), and is now called {path.name}.damaged")
             if start:
                 record.say(f"resuming from {start}")
             loop.run(record, interrupts)
@@ -61,13 +74,14 @@ def _check_samples(config: TrainConfig) -> Manifest:
     return manifest
 
 
-def _check_run(config: TrainConfig, manifest: Manifest) -> Path | None:
-    """The checkpoint to start from, if there is one and it fits."""
+def _check_run(config: TrainConfig, job: Job) -> None:
+    """Refuses a folder in which this run can neither begin nor go on."""
+    begun = job.has_begun()
     if not (config.out / CONFIG).exists():
-        if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
+        if config.out.exists() and not begun and (not config.out.is_dir() or any(config.out.iterdir())):
             raise StrataError("is not empty and is no run", where=config.out, fix="choose another --out")
-        return None
-    if not config.resume:
+        return
+    if not config.resume and not begun:
         raise StrataError("already holds a run", where=config.out, fix="pass --resume to go on with it, or choose "
                           "another --out")  # fmt: skip
     before = load_config(config.out)
@@ -76,7 +90,3 @@ def _check_run(config: TrainConfig, manifest: Manifest) -> Path | None:
     if (before.loop.batch_size, before.loop.seed) != (config.loop.batch_size, config.loop.seed):
         raise StrataError("was trained with another --loop.batch-size or --loop.seed", where=config.out,
                           fix=f"see its {CONFIG}")  # fmt: skip
-    checkpoints = complete_checkpoints(config.out)
-    if checkpoints and read_progress(checkpoints[-1]).encoding != manifest.encoding():
-        raise StrataError("was trained on other samples", where=config.out, fix="choose another --out")
-    return checkpoints[-1] if checkpoints else None

@@ -9,18 +9,19 @@ from pipeline.training.step import Outcome
 class Window:
     """Adds up the outcomes of steps on the device, where nothing waits for them; asking for a number does."""
 
-    def __init__(self, objectives: Objectives, device: torch.device) -> None:
+    def __init__(self, objectives: Objectives, device: torch.device, skipped: int) -> None:
+        """`skipped` steps were before this process began."""
         self._terms = len(objectives.layout.terms)
         self._device = device
+        self._skipped = torch.tensor(skipped, device=device)
         self._in_a_row = torch.zeros((), dtype=torch.int64, device=device)
         self.begin()
 
     def begin(self) -> None:
-        """Forgets all but the skipped steps since the last one that was not."""
+        """Forgets rows, sums and signals; skipped steps count from the beginning of the run."""
         self.rows = 0
         self.sums = torch.zeros(2 * self._terms, device=self._device)
         """Losses and weights, [2K], of the steps that were not skipped."""
-        self._skipped = torch.zeros((), dtype=torch.int64, device=self._device)
         self._signals = torch.zeros((), device=self._device)
 
     def add(self, outcome: Outcome) -> None:
@@ -32,6 +33,7 @@ class Window:
 
     @property
     def skipped(self) -> int:
+        """Skipped steps since the beginning of the run."""
         return int(self._skipped)
 
     @property

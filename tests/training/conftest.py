@@ -1,20 +1,51 @@
-import json
-import subprocess
-import sys
-import tempfile
+import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 from torch.distributed import TCPStore
 
-TRAIN_ALL = Path(__file__).parent / "train_all.py"
+from tests.training import rank_process
+
 # A small model on all of the samples, in 20 steps; the tables' rate is one at which they matter.
 SMALL = (
     "--loop.epochs 1 --loop.batch-size 370 --loop.log-every 1 --model.expert 16 --model.tower 8 "
     "--model.shared-experts 2 --tables.learning-rate 0.1 --device cpu"
 )
+
+
+@dataclass
+class Launched:
+    """Processes that train; their statuses are those of `Popen`: minus the signal, if one ended them."""
+
+    processes: list[ForkServerProcess]
+    stores: list[TCPStore]
+    said: Path
+
+    def statuses(self) -> list[int | None]:
+        return [process.exitcode for process in self.processes]
+
+    def wait(self, seconds: float = 120) -> list[int | None]:
+        """Until all have ended by themselves."""
+        for process in self.processes:
+            process.join(seconds)
+        return self.statuses()
+
+    def kill_when(self, ready: Callable[[], bool], number: int = signal.SIGKILL, rank: int = 0) -> None:
+        """Sends a signal to a rank when `ready`, which is asked every ms, is true."""
+        process = self.processes[rank]
+        while process.is_alive() and not ready():
+            time.sleep(0.001)
+        assert process.pid is not None
+        os.kill(process.pid, number)
+
+    def output(self) -> str:
+        return self.said.read_text()
 
 
 @pytest.fixture(scope="session")
@@ -28,22 +59,41 @@ def arguments(samples: Path, spec_path: Path) -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
-def train_all(environment: dict[str, str]) -> Callable[[int, list[list[str]]], None]:
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Launched]:
+    """`launch(2, [words, ...])` starts ranks that train several runs; `launch(0, [words])` a process without torchrun.
+
+    They are forked from a process that has imported everything already, which takes longer than these runs.
+    `file_sizes` are the largest files, in bytes, that each rank can write.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["pipeline.training.train", "tests.training.rank_process"])
+
+    def launch(ranks: int, runs: list[list[str]], file_sizes: tuple[int, ...] = ()) -> Launched:
+        said = tmp_path_factory.mktemp("launched") / "said.txt"
+        stores = [TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in runs]
+        processes = []
+        for rank in range(max(1, ranks)):
+            place = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": str(ranks)}
+            place |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            size = file_sizes[rank] if file_sizes else 0
+            words = (place if ranks else {}, runs, [store.port for store in stores], said, size)
+            processes.append(server.Process(target=rank_process.train, args=words, daemon=True))
+            processes[-1].start()
+        return Launched(processes, stores, said)
+
+    return launch
+
+
+@pytest.fixture(scope="session")
+def train_all(launch: Callable[..., Launched]) -> Callable[[int, list[list[str]]], None]:
     """Trains several runs in one set of processes, as `torchrun --nproc-per-node` would each of them."""
 
     def train_all(ranks: int, runs: list[list[str]]) -> None:
-        stores = [TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in runs]
-        words = [sys.executable, str(TRAIN_ALL), json.dumps(runs), *(str(store.port) for store in stores)]
-        with tempfile.TemporaryFile("w+") as errors:
-            processes = []
-            for rank in map(str, range(ranks)):
-                place = {"WORLD_SIZE": str(ranks), "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
-                processes.append(subprocess.Popen(words, env=environment | place, stderr=errors))
-            while any(process.poll() is None for process in processes) and not any(p.returncode for p in processes):
-                time.sleep(0.05)
-            for process in processes:
-                process.kill()  # those that would wait for one that failed
-            errors.seek(0)
-            assert [process.wait() for process in processes] == [0] * ranks, errors.read()
+        launched = launch(ranks, runs)
+        while None in launched.statuses() and not any(launched.statuses()):
+            time.sleep(0.05)
+        for process in launched.processes:
+            process.kill()  # those that would wait for one that failed
+        assert launched.wait() == [0] * ranks, launched.output()
 
     return train_all

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import tyro
+from torch.distributed import TCPStore
 
 from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST
+from pipeline.training.checkpoints import Progress, seal
 from pipeline.training.config import TrainConfig
+from pipeline.training.processes import Job
 from pipeline.training.train import train
 
 Arguments = Callable[..., list[str]]
@@ -37,6 +40,19 @@ def test_a_run_is_not_overwritten(run: Path, arguments: Arguments):
     )
 
 
+def test_a_restart_by_torchrun_takes_up_its_own_run_only(
+    run: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+):
+    """When a command is refused, torchrun --max-restarts starts it again: that is no --resume."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    place = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    for name, value in (place | {"TORCHELASTIC_RESTART_COUNT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    assert "already holds a run" in refusal(arguments(run))
+    Job(run).begin()
+    assert "was trained with another" in refusal(arguments(run, "--loop.seed 5"))
+
+
 @pytest.mark.parametrize(
     ("change", "option"),
     [
@@ -53,9 +69,9 @@ def test_a_run_is_not_resumed_as_another(run: Path, arguments: Arguments, change
 
 
 def test_a_run_is_not_resumed_on_other_samples(run: Path, arguments: Arguments, samples: Path):
-    checkpoint = run / "checkpoints" / "step-00000001"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "progress.json").write_text('{"encoding": "of others"}')
+    aside = run / "checkpoints" / ".step-00000001.partial"
+    aside.mkdir(parents=True)
+    seal(aside, run, Progress(encoding="of others", step=1), {}, keep=1)
     assert "was trained on other samples" in refusal(arguments(run, "--resume"))
 
 

@@ -17,6 +17,7 @@ import tyro
 
 from models.config import ModelConfig
 from models.heads import HEADS
+from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.training.checkpoints import complete_checkpoints, read_progress
 from pipeline.training.config import TrainConfig
@@ -43,12 +44,18 @@ def test_patience_ends_a_run_and_the_best_checkpoint_predicts(tmp_path: Path, ar
     before = [loss for step, loss in losses.items() if step <= best]
     assert before != sorted(before, reverse=True)  # a gain gives all patience back
     assert (progress.step, progress.best_loss) == (best + 6, losses[best])
-    assert [read_progress(path).step for path in complete_checkpoints(tmp_path / "run")] == [best, best + 6]
+    assert [read_progress(path).step for path in complete_checkpoints(tmp_path / "run")] == [best, best + 4, best + 6]
     assert predict(tmp_path / "run", samples, "test", tmp_path / "predictions").step == best
     # A run that came to its end stays there.
     again = train(tyro.cli(TrainConfig, args=arguments(tmp_path / "run", f"{options} {rates} --resume")))
     assert again == progress
     assert validations(tmp_path / "run") == losses
+    # No worse checkpoint is taken in place of a damaged one.
+    file = complete_checkpoints(tmp_path / "run")[0] / "rank-00000.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(StrataError, match=rf"step-{best:08d}: is damaged \(rank-00000\.safetensors .*; restore its"):
+        predict(tmp_path / "run", samples, "test", tmp_path / "others")
+    assert not (tmp_path / "others").exists()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
