@@ -11,8 +11,7 @@ pools, or across the parts of two ranks, is decoded for each.
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain, pairwise
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,43 +64,44 @@ class BatchReader:
 
         Raises StrataError if a file is damaged.
         """
-        spec = self.manifest.spec
-        for parts in self._parts(model_columns(spec), lambda rows, order: Rows.of(rows, spec, order), epoch, first_step):
-            yield join(parts, spec, self._shuffle.largest)
+        ordered = partial(Rows.of, spec=self.manifest.spec)
+        for parts in self._parts(model_columns(self.manifest.spec), ordered, epoch, first_step):
+            yield join(parts, self.manifest.spec, self._shuffle.largest)
 
     def tables(self, columns: list[str], epoch: int, first_step: int = 0) -> Iterator[pa.Table]:
         """The same rows in the same order, as tables with any columns of the store."""
-        for parts in self._parts(columns, lambda rows, order: rows.take(pa.array(order)), epoch, first_step):
+        for parts in self._parts(columns, _take, epoch, first_step):
             yield pa.concat_tables(rows.slice(start, stop - start) for rows, start, stop in parts)
 
     def _parts(
-        self, columns: list[str], ordered: Callable[[pa.Table, np.ndarray], T], epoch: int, first_step: int
+        self, columns: list[str], ordered: Callable[..., T], epoch: int, first_step: int
     ) -> Iterator[list[tuple[T, int, int]]]:
         """For each step the pieces of its pool, in the order that `ordered` gives them, and the step's rows of each."""
         order = self._shuffle.order(epoch, len(self._groups.pieces))
         sequence = Sequence([self._groups.pieces[at] for at in order])
-        numbers = range(self._shuffle.pool_of(first_step), self._shuffle.pools)
-        deals = chain((self._shuffle.deal(epoch, number, self.rank) for number in numbers), [None])
+        pools = range(self._shuffle.pool_of(first_step), self._shuffle.pools)
+        deals = (self._shuffle.deal(epoch, pool, self.rank) for pool in pools)
         threads = ThreadPoolExecutor(pa.cpu_count(), "decode")
 
-        def cut(piece: Piece, step_of_row: np.ndarray, steps: int) -> tuple[T, list[int]]:
+        def prepare(piece: Piece, step_of_row: np.ndarray, steps: int) -> tuple[T, list[int]]:
             """The rows of a piece in the order of their steps, and where those of each step begin and end."""
-            rows = ordered(self._groups.read(piece, columns), np.argsort(step_of_row, kind="stable"))
+            rows = ordered(self._groups.read(piece, columns), order=np.argsort(step_of_row, kind="stable"))
             return rows, [0, *np.bincount(step_of_row, minlength=steps).cumsum().tolist()]
 
-        def begin(deal: Deal | None) -> list[Future[tuple[T, list[int]]]]:
-            """Has the threads prepare a pool; there is none after the last one."""
-            if deal is None:
-                return []
+        def begin(deal: Deal) -> tuple[Deal, list[Future[tuple[T, list[int]]]]]:
+            """Has the threads prepare a pool."""
             pieces = list(sequence.pieces(deal.start, deal.start + len(deal.step_of_row)))
-            step_of_row = np.split(deal.step_of_row, np.cumsum([piece.stop - piece.start for piece in pieces])[:-1])
-            return [threads.submit(cut, *dealt, deal.steps) for dealt in zip(pieces, step_of_row, strict=True)]
+            dealt = np.split(deal.step_of_row, np.cumsum([piece.stop - piece.start for piece in pieces])[:-1])
+            return deal, [
+                threads.submit(prepare, piece, steps, deal.steps) for piece, steps in zip(pieces, dealt, strict=True)
+            ]
 
         try:
-            preparing = begin(first := next(deals))
-            for deal, following in pairwise(chain([first], deals)):
-                pool = [future.result() for future in preparing]
-                preparing = begin(following)
+            coming = next(begun := map(begin, deals), None)
+            while coming:
+                deal, prepared = coming
+                pool = [future.result() for future in prepared]
+                coming = next(begun, None)
                 for step in range(max(0, first_step - deal.first_step), deal.steps):
                     yield [(rows, ends[step], ends[step + 1]) for rows, ends in pool if ends[step] < ends[step + 1]]
         finally:
@@ -115,3 +115,7 @@ class BatchReader:
     @cached_property
     def _groups(self) -> RowGroups:
         return RowGroups(self.store, self.manifest, self.split)
+
+
+def _take(rows: pa.Table, order: np.ndarray) -> pa.Table:
+    return rows.take(pa.array(order))

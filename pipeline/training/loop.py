@@ -15,7 +15,7 @@ from torch import Tensor
 from torchrec.distributed import DistributedModelParallel
 
 from models.losses import Objectives
-from pipeline.batches.batch import Batch, model_columns, to_batch
+from pipeline.batches.batch import Batch
 from pipeline.batches.prefetch import Prefetcher
 from pipeline.batches.reader import BatchReader
 from pipeline.errors import StrataError
@@ -59,7 +59,7 @@ class Loop:
         self.train_reader = self._reader("train")
         self.total_steps = self.config.epochs * self.train_reader.steps
         for reader in (self.train_reader, self._reader("valid")):
-            reader.sizes(epoch=0)
+            reader.check()
 
     def run(self, record: Record, interrupts: Interrupts) -> None:
         """Trains until the last epoch, until patience ends, or until a signal."""
@@ -179,15 +179,12 @@ class Loop:
             store=self.samples,
             manifest=self.manifest,
             split=split,
-            columns=model_columns(self.manifest.spec),
             batch_size=self.config.batch_size,
+            shuffle_rows=self.config.shuffle_rows,
             seed=self.config.seed,
-            shuffle=split == "train",
             rank=self.rank.rank,
             ranks=self.rank.ranks,
         )
 
     def _batches(self, reader: BatchReader, epoch: int, first_step: int) -> Prefetcher[Batch]:
-        sizes = reader.sizes(epoch)[first_step:]
-        steps = zip(reader.tables(epoch, first_step), sizes, strict=True)
-        return Prefetcher(to_batch(rows, self.manifest.spec, int(size)) for rows, size in steps)
+        return Prefetcher(reader.batches(epoch, first_step))
