@@ -1,6 +1,7 @@
 """A batch: rows of the sample store as the tensors that the model and the loss take.
 
-Letters: B rows, D dense features, O objectives, S scenes; each in the order of the spec.
+Letters: B rows, N rows of a table, F sparse features, D dense features, O objectives, S scenes; the last four in the
+order of the spec.
 """
 
 from dataclasses import dataclass, fields
@@ -10,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
+from pipeline.batches.row_groups import whole
 from pipeline.spec import WEIGHT, IdFeature, Spec, feature_column, label_column, mask_column, scene_column
 
 
@@ -57,73 +58,114 @@ def model_columns(spec: Spec) -> list[str]:
     ]
 
 
-def to_batch(rows: pa.Table, spec: Spec, size: int | None = None) -> Batch:
-    """The tensors of rows that have the columns of `model_columns`.
+@dataclass(frozen=True)
+class Lists:
+    """N lists of ids: list i is `values[ends[i] : ends[i + 1]]`; `ends` is [N + 1]."""
 
-    Row-wise sharding over gloo needs batches of equal size on all ranks: fewer rows than `size` are followed by rows
-    without ids, in no scene, which touch neither loss nor gradient.
+    values: np.ndarray
+    ends: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a table as the arrays that batches are put together from."""
+
+    ids: np.ndarray
+    """[features with a single id, N] int32"""
+    lists: list[Lists]
+    """The other sparse features."""
+    dense: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray
+    scenes: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def of(cls, table: pa.Table, spec: Spec, order: np.ndarray) -> "Rows":
+        """Rows `order` of a table that has the columns of `model_columns`. A missing number becomes NaN."""
+        singles = [name for name, feature in spec.sparse_features.items() if isinstance(feature, IdFeature)]
+        others = [name for name in spec.sparse_features if name not in singles]
+        ids = np.empty((len(singles), len(order)), np.int32)
+        for at, name in enumerate(singles):
+            ids[at] = _numbers(table, feature_column(name)).take(order)
+        return cls(
+            ids=ids,
+            lists=[_lists(table, feature_column(name), order) for name in others],
+            dense=_stack(table, [feature_column(name) for name in spec.dense_features], np.float32, order),
+            labels=_stack(table, [label_column(name) for name in spec.objectives], np.float32, order),
+            masks=_stack(table, [mask_column(name) for name in spec.objectives], np.bool_, order),
+            scenes=_stack(table, [scene_column(name) for name in spec.scenes], np.bool_, order),
+            weight=_numbers(table, WEIGHT).take(order).astype(np.float32, copy=False),
+        )
+
+
+def join(parts: list[tuple[Rows, int, int]], spec: Spec, size: int) -> Batch:
+    """Rows start to stop of each part (rows, start, stop), one after the other.
+
+    They are followed by rows without ids, in no scene, which touch neither loss nor gradient, up to `size` rows:
+    row-wise sharding over gloo needs batches of equal size on all ranks.
     """
-    rows = rows.combine_chunks()
-    batch = Batch(
-        sparse=_jagged(rows, spec),
-        dense=_stack(rows, [feature_column(name) for name in spec.dense_features], np.float32),
-        labels=_stack(rows, [label_column(name) for name in spec.objectives], np.float32),
-        masks=_stack(rows, [mask_column(name) for name in spec.objectives], np.bool_),
-        scenes=_stack(rows, [scene_column(name) for name in spec.scenes], np.bool_),
-        weight=torch.from_numpy(_numpy(rows, WEIGHT).astype(np.float32)),
-    )
-    return batch if size is None else _pad(batch, size - len(batch))
+
+    def joined(field: str) -> Tensor:
+        arrays = [getattr(rows, field)[start:stop] for rows, start, stop in parts]
+        inert = np.zeros_like(arrays[0], shape=(size - sum(map(len, arrays)), *arrays[0].shape[1:]))
+        return torch.from_numpy(np.concatenate([*arrays, inert]))
+
+    return Batch(_jagged(parts, spec, size), *map(joined, ("dense", "labels", "masks", "scenes", "weight")))
 
 
-def _pad(batch: Batch, missing: int) -> Batch:
-    lengths_FB = batch.sparse.lengths().view(len(batch.sparse.keys()), -1)
-    lengths = pad(lengths_FB, (0, missing)).view(-1)
-    below = (0, 0, 0, missing)
-    return Batch(
-        sparse=KeyedJaggedTensor(batch.sparse.keys(), batch.sparse.values(), lengths=lengths),
-        dense=pad(batch.dense, below),
-        labels=pad(batch.labels, below),
-        masks=pad(batch.masks, below),
-        scenes=pad(batch.scenes, below),
-        weight=pad(batch.weight, (0, missing)),
-    )
+def to_batch(rows: pa.Table, spec: Spec) -> Batch:
+    """The tensors of a whole table."""
+    count = rows.num_rows
+    return join([(Rows.of(rows, spec, np.arange(count)), 0, count)], spec, count)
 
 
-def _jagged(rows: pa.Table, spec: Spec) -> KeyedJaggedTensor:
+def _jagged(parts: list[tuple[Rows, int, int]], spec: Spec, size: int) -> KeyedJaggedTensor:
     """All sparse features, one after the other; the lengths of feature f are the f-th run of B lengths."""
-    values, lengths = [], []
-    for name, feature in spec.sparse_features.items():
+    ids = iter(np.concatenate([rows.ids[:, start:stop] for rows, start, stop in parts], axis=1))
+    lists = zip(*(rows.lists for rows, _, _ in parts), strict=True)
+    count = sum(stop - start for _, start, stop in parts)
+    values, lengths_FB = [], np.zeros((len(spec.sparse_features), size), np.int32)
+    for lengths, feature in zip(lengths_FB, spec.sparse_features.values(), strict=True):
         if isinstance(feature, IdFeature):
-            values.append(_numpy(rows, feature_column(name)))
-            lengths.append(np.ones(rows.num_rows, np.int32))
+            values.append(next(ids))
+            lengths[:count] = 1
         else:
-            lists = _chunk(rows, feature_column(name))
-            values.append(lists.flatten().to_numpy(zero_copy_only=False))
-            lengths.append(np.diff(lists.offsets.to_numpy()).astype(np.int32))
+            pieces = [(of, start, stop) for of, (_, start, stop) in zip(next(lists), parts, strict=True)]
+            values += [of.values[of.ends[start] : of.ends[stop]] for of, start, stop in pieces]
+            np.concatenate([np.diff(of.ends[start : stop + 1]) for of, start, stop in pieces], out=lengths[:count])
     return KeyedJaggedTensor(
         keys=list(spec.sparse_features),
         values=torch.from_numpy(np.concatenate(values, dtype=np.int64)),
-        lengths=torch.from_numpy(np.concatenate(lengths)),
+        lengths=torch.from_numpy(lengths_FB.reshape(-1)),
     )
 
 
-def _stack(rows: pa.Table, columns: list[str], dtype: type[np.generic]) -> Tensor:
-    """Columns side by side [B, len(columns)]; a null number becomes NaN."""
-    stacked = np.empty((rows.num_rows, len(columns)), dtype)
+def _stack(table: pa.Table, columns: list[str], dtype: type[np.generic], order: np.ndarray) -> np.ndarray:
+    """Columns side by side [N, len(columns)]."""
+    stacked = np.empty((len(order), len(columns)), dtype)
     for at, column in enumerate(columns):
-        stacked[:, at] = _numpy(rows, column)
-    return torch.from_numpy(stacked)
+        stacked[:, at] = _numbers(table, column).take(order)
+    return stacked
 
 
-def _numpy(rows: pa.Table, column: str) -> np.ndarray:
-    values = _chunk(rows, column)
+def _numbers(table: pa.Table, column: str) -> np.ndarray:
+    values = whole(table.column(column))
     if values.null_count:
         values = pc.fill_null(values, float("nan"))
-    flat: np.ndarray = values.to_numpy(zero_copy_only=False)
-    return flat
+    numbers: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return numbers
 
 
-def _chunk(rows: pa.Table, column: str) -> pa.Array:
-    """A column of a table without chunks, which has none at all if it has no rows."""
-    chunked = rows.column(column)
-    return chunked.chunk(0) if chunked.num_chunks else pa.array([], chunked.type)
+def _lists(table: pa.Table, column: str, order: np.ndarray) -> Lists:
+    """Lists `order` of a column. Arrow takes lists id by id but binaries whole, so it is given the lists' bytes."""
+    lists = whole(table.column(column))
+    values = lists.values.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    ends = lists.offsets.to_numpy().astype(np.int64) * values.itemsize
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(values)]
+    taken = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(lists), buffers).take(pa.array(order))
+    _, taken_ends, taken_values = taken.buffers()
+    return Lists(
+        values=np.frombuffer(taken_values or b"", np.int32),
+        ends=np.frombuffer(taken_ends, np.int64, len(order) + 1) // values.itemsize,
+    )

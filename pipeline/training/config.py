@@ -23,6 +23,8 @@ class LoopConfig(BaseModel):
     """Times that training goes through the training split, at most."""
     batch_size: PositiveInt = 1024
     """Rows of a global batch, all ranks together."""
+    shuffle_rows: PositiveInt = 262_144
+    """Rows of the buffer that rows are shuffled in, all ranks together; twice as many are held in memory."""
     seed: int = Field(default=0, ge=0)
     """Of the order of the rows, of the initial weights and of dropout."""
     validate_every: int = Field(default=0, ge=0)

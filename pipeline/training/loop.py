@@ -11,7 +11,7 @@ from torch import Tensor
 from torchrec.distributed import DistributedModelParallel
 
 from models.losses import Objectives
-from pipeline.batches.batch import Batch, model_columns, to_batch
+from pipeline.batches.batch import Batch
 from pipeline.batches.prefetch import Prefetcher
 from pipeline.batches.reader import BatchReader
 from pipeline.errors import StrataError
@@ -70,7 +70,7 @@ class Loop:
         self.train_reader = self._reader("train")
         self.total_steps = self.config.epochs * self.train_reader.steps
         for reader in (self.train_reader, self._reader("valid")):
-            reader.sizes(epoch=0)
+            reader.check()
 
     def run(self, record: Record, interrupts: Interrupts) -> None:
         """Trains until the last epoch, until patience ends, or until a signal.
@@ -154,7 +154,7 @@ class Loop:
         self.stepper.pause()
         step = self.progress.epoch_step - 1
         batch = next(iter(self._batches(self.train_reader, self.progress.epoch, step))).to(self.rank.device)
-        samples = next(self._reader("train", [SAMPLE_ID]).tables(self.progress.epoch, step))[SAMPLE_ID].to_pylist()
+        samples = next(self.train_reader.tables([SAMPLE_ID], self.progress.epoch, step))[SAMPLE_ID].to_pylist()
         with torch.no_grad():
             outputs = self.model(batch.sparse, batch.dense)
         named = culprits(self.manifest.spec, self.objectives, outputs, batch, samples)
@@ -212,20 +212,17 @@ class Loop:
     def _out_of_patience(self) -> bool:
         return 0 < self.config.patience <= self.progress.validations_without_gain
 
-    def _reader(self, split: SplitName, columns: list[str] | None = None) -> BatchReader:
+    def _reader(self, split: SplitName) -> BatchReader:
         return BatchReader(
             store=self.samples,
             manifest=self.manifest,
             split=split,
-            columns=columns or model_columns(self.manifest.spec),
             batch_size=self.config.batch_size,
+            shuffle_rows=self.config.shuffle_rows,
             seed=self.config.seed,
-            shuffle=split == "train",
             rank=self.rank.rank,
             ranks=self.rank.ranks,
         )
 
     def _batches(self, reader: BatchReader, epoch: int, first_step: int) -> Prefetcher[Batch]:
-        sizes = reader.sizes(epoch)[first_step:]
-        steps = zip(reader.tables(epoch, first_step), sizes, strict=True)
-        return Prefetcher(to_batch(rows, self.manifest.spec, int(size)) for rows, size in steps)
+        return Prefetcher(reader.batches(epoch, first_step))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from models.losses import Objectives
 from models.ranker import Ranker
 from pipeline.batches.batch import Batch, model_columns, to_batch
-from pipeline.batches.reader import BatchReader
+from pipeline.batches.row_groups import stored_tables
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SplitName, load_manifest
 from pipeline.spec import (
@@ -50,6 +50,8 @@ def predict(run: Path, samples: Path, split: SplitName, out: Path) -> Progress:
     """
     config = load_config(run)
     manifest = load_manifest(samples)
+    if not manifest.rows(split):
+        raise StrataError(f"has no rows of the {split} split", where=samples, fix="evaluate another split")
     checkpoint = best_checkpoint(run)
     progress = read_progress(checkpoint)
     if progress.encoding != manifest.encoding():
@@ -67,7 +69,7 @@ def predict(run: Path, samples: Path, split: SplitName, out: Path) -> Progress:
             schema = rows.schema.with_metadata({FINGERPRINT: manifest.fingerprint.encode()})
             writer = pq.ParquetWriter(out / "part-0000.parquet", schema)
         writer.write_table(rows)
-    assert writer is not None, "a split has at least one step"
+    assert writer is not None, "the split has rows"
     writer.close()
     return progress
 
@@ -79,11 +81,12 @@ def _predicted(ranker: Ranker, manifest: Manifest, samples: Path, split: SplitNa
     kept = [SAMPLE_ID, USER, TIME, *map(scene_column, spec.scenes)]
     kept += [column(name) for name in spec.objectives for column in (label_column, mask_column)]
     columns = list(dict.fromkeys([*kept, *model_columns(spec)]))
-    reader = BatchReader(samples, manifest, split, columns, ROWS_PER_BATCH, shuffle=False)
-    for rows in tqdm(reader.tables(epoch=0), total=reader.steps, unit="batch", disable=not sys.stderr.isatty()):
-        batch = to_batch(rows, spec)
-        predictions = objectives.predict(ranker(batch.sparse, batch.dense), batch.scenes)
-        yield _append(rows.select(kept), batch, predictions, manifest)
+    with tqdm(total=manifest.rows(split), unit="row", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+        for rows in stored_tables(samples, manifest, split, columns, ROWS_PER_BATCH):
+            batch = to_batch(rows, spec)
+            predictions = objectives.predict(ranker(batch.sparse, batch.dense), batch.scenes)
+            yield _append(rows.select(kept), batch, predictions, manifest)
+            bar.update(rows.num_rows)
 
 
 def _append(rows: pa.Table, batch: Batch, predictions: Tensor, manifest: Manifest) -> pa.Table:

@@ -87,6 +87,7 @@ def _check_run(config: TrainConfig, job: Job) -> None:
     before = load_config(config.out)
     if before.model != config.model:
         raise StrataError("was trained with another --model", where=config.out, fix=f"see its {CONFIG}")
-    if (before.loop.batch_size, before.loop.seed) != (config.loop.batch_size, config.loop.seed):
-        raise StrataError("was trained with another --loop.batch-size or --loop.seed", where=config.out,
-                          fix=f"see its {CONFIG}")  # fmt: skip
+    for name in ("batch_size", "shuffle_rows", "seed"):  # the order of the rows depends on them
+        if getattr(before.loop, name) != getattr(config.loop, name):
+            raise StrataError(f"was trained with another --loop.{name.replace('_', '-')}", where=config.out,
+                              fix=f"see its {CONFIG}")  # fmt: skip

@@ -14,24 +14,23 @@ from models.config import ModelConfig
 from models.embeddings import pooled_width
 from models.heads import HEADS
 from models.towers import OutputLayout, Towers
-from pipeline.batches.batch import model_columns, to_batch
 from pipeline.batches.reader import BatchReader
 from pipeline.manifest import load_manifest
 from pipeline.spec_file import load_spec
+from pipeline.training.config import LoopConfig
 
 WINDOWS, WARM_UP = 7, 2
-WINDOW_ROWS = 100_000
 SIZE = 2048  # of square matrices, large enough for the libraries' best
 
 
 def batches(store: str, batch_size: str) -> None:
     """Samples/s from Parquet to ready tensors."""
-    manifest = load_manifest(Path(store))
-    reader = BatchReader(Path(store), manifest, "train", model_columns(manifest.spec), int(batch_size))
+    size, shuffle_rows = int(batch_size), LoopConfig().shuffle_rows
+    reader = BatchReader(Path(store), load_manifest(Path(store)), "train", size, shuffle_rows)
     rows, began, windows = 0, time.perf_counter(), 0
-    for table in chain.from_iterable(map(reader.tables, count())):
-        rows += len(to_batch(table, manifest.spec))
-        if rows < WINDOW_ROWS:
+    for batch in chain.from_iterable(map(reader.batches, count())):
+        rows += int(batch.weight.count_nonzero())  # without the rows that fill batches up
+        if rows < 2 * shuffle_rows:  # batches come in bursts, one per buffer
             continue
         windows += 1
         if windows > WARM_UP:

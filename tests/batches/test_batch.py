@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pipeline.batches.batch import Batch, model_columns, to_batch
+from pipeline.batches.batch import Batch, Rows, join, model_columns, to_batch
 from pipeline.manifest import Manifest
 from pipeline.spec import IdFeature, Spec
 
@@ -87,10 +87,22 @@ def test_a_batch_holds_the_rows(spec: Spec, rows: pa.Table):
 
 
 @pytest.mark.parametrize("size", [4, 5, 9])
-def test_it_is_filled_up_with_inert_rows(spec: Spec, rows: pa.Table, size: int):
-    batch = to_batch(rows, spec, size)
-    assert len(batch) == size
-    check(batch)
+def test_it_is_joined_from_parts_of_reordered_rows_and_filled_up_with_inert_ones(spec: Spec, rows: pa.Table, size: int):
+    order = np.array([3, 2, 0, 1, 0])
+    reordered = Rows.of(rows, spec, order)
+    whole = Rows.of(rows.take(pa.array(order)), spec, np.arange(5))
+    for of in (reordered, whole):
+        parts = [(of, 2, 4), (of, 1, 2), (of, 1, 1), (of, 0, 1)]
+        batch = join(parts, spec, size)
+        assert len(batch) == size
+        check(batch)
+
+
+def test_lists_may_have_any_integers_and_either_kind_of_offsets(spec: Spec, rows: pa.Table):
+    for at, name in ((0, "feature_tags"), (3, "feature_seen")):
+        rows = rows.set_column(at, name, rows[name].cast(pa.list_(pa.int64())))
+    check(to_batch(rows, spec))
+    check(to_batch(pa.concat_tables([rows, rows]).combine_chunks().slice(4), spec))
 
 
 def test_slices_and_chunks_of_a_table_are_the_same_rows(spec: Spec, rows: pa.Table):
