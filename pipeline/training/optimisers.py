@@ -14,7 +14,7 @@ from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
-from pipeline.training.sharding import ADAGRAD_EPS, TablesConfig
+from pipeline.training.tables import ADAGRAD_EPS, TablesConfig
 
 
 class DenseConfig(BaseModel):
