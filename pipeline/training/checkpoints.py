@@ -9,9 +9,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -77,6 +80,12 @@ def save_checkpoint(run: Path, state: dict[str, Any], progress: Progress) -> Pat
             shutil.rmtree(old)
     dist.barrier()
     return target
+
+
+def stored_sizes(checkpoint: Path) -> dict[str, torch.Size]:
+    """The shapes of a checkpoint's tensors by name, as in `model.bottom.0.weight`."""
+    stored = FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    return {name: tensor.size for name, tensor in stored.items() if isinstance(tensor, TensorStorageMetadata)}
 
 
 def load_checkpoint(checkpoint: Path, state: dict[str, Any], *, alone: bool = False) -> None:

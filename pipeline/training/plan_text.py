@@ -18,12 +18,12 @@ def explain(
     chosen: Sequence[ShardingOption], options: Sequence[ShardingOption], config: TablesConfig, setting: Setting
 ) -> str:
     """`chosen` has one option for each table, with ranks; `options` are all that the planner could choose from."""
-    rows = [HEADER, *(_row(option, config) for option in chosen)]
+    rows = [HEADER, *(_row(option, config, setting) for option in chosen)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        f"Sharding plan for {_ranks(setting)}, {setting.rows:,} rows each. Sizes are those on the rank with most of the table:",
-        "update is Adagrad's sums and a replicated table's gradient; batch is ids, embeddings, and a cache if there is one.",
-        "The estimate is TorchRec's, of a step.",
+        f"Sharding plan for {_ranks(setting)}, with batches of {setting.rows:,} rows on each.",
+        "Sizes are those on the rank that has most of a table: update is Adagrad's sums, and a replicated table's",
+        "gradient; batch is ids and embeddings, and the cache of fused_uvm_caching. Times are TorchRec's estimates.",
         "",
     ]
     for row in rows:
@@ -77,7 +77,7 @@ def _storage(storage: Storage) -> str:
     return f"{size(storage.hbm)} on the device" + (f" and {size(storage.ddr)} in the machine" if storage.ddr else "")
 
 
-def _row(option: ShardingOption, config: TablesConfig) -> tuple[str, ...]:
+def _row(option: ShardingOption, config: TablesConfig, setting: Setting) -> tuple[str, ...]:
     rows, dim = option.tensor.shape
     most = max(_by_rank(option).values(), key=lambda shards: sum(weight_bytes(option, shard) for shard in shards))
     weights, update = (sum(of(option, shard) for shard in most) for of in (weight_bytes, state_bytes))
@@ -89,7 +89,7 @@ def _row(option: ShardingOption, config: TablesConfig) -> tuple[str, ...]:
         str(dim),
         option.sharding_type,
         option.compute_kernel,
-        ",".join(map(str, ranks)) if len(ranks) < 4 else f"{len(ranks)} ranks",
+        f"{ranks[0]}-{ranks[-1]}" if len(ranks) == setting.ranks > 1 else ",".join(map(str, ranks)),
         config.precision(option.name),
         size(weights),
         size(update),

@@ -5,6 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torchrec import EmbeddingBagConfig
 from torchrec.distributed import DistributedModelParallel
 
 from models.ranker import Ranker
@@ -21,7 +22,7 @@ def shard(ranker: Ranker, plan: TablePlan, config: TablesConfig, rank: Rank, see
     Sharded tables are updated by row-wise Adagrad within the backward pass. The tables of `ranker.embeddings` may
     be on the device "meta"; they are filled here, from `seed` alone.
     """
-    tables = [table.name for table in ranker.embeddings.tables.embedding_bag_configs()]
+    tables = ranker.embeddings.tables.embedding_bag_configs()  # before they are replaced by sharded ones
     sharders = [sharder(config, rank.device.type, plan.rows)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TorchRec passes DDP an argument that torch 2.13 renamed
@@ -30,16 +31,16 @@ def shard(ranker: Ranker, plan: TablePlan, config: TablesConfig, rank: Rank, see
     return model
 
 
-def _fill_tables(model: DistributedModelParallel, tables: list[str], std: float, seed: int) -> None:
+def _fill_tables(model: DistributedModelParallel, tables: list[EmbeddingBagConfig], std: float, seed: int) -> None:
     """Normal(0, std), drawn per table in blocks of rows: a shard draws the blocks that it overlaps."""
     state = model.state_dict()
-    for index, name in enumerate(tables):
-        weight = state[f"embeddings.tables.embedding_bags.{name}.weight"]
+    for index, table in enumerate(tables):
+        weight = state[f"embeddings.tables.embedding_bags.{table.name}.weight"]
         if isinstance(weight, ShardedTensor):
             for local in weight.local_shards():
-                _fill(local.tensor, local.metadata.shard_offsets, weight.size(1), std, [seed, index])
+                _fill(local.tensor, local.metadata.shard_offsets, table.embedding_dim, std, [seed, index])
         else:
-            _fill(weight, [0, 0], weight.size(1), std, [seed, index])
+            _fill(weight, [0, 0], table.embedding_dim, std, [seed, index])
 
 
 def _fill(shard: Tensor, offsets: list[int], dim: int, std: float, key: list[int]) -> None:

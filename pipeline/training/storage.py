@@ -23,7 +23,7 @@ def state_bytes(option: ShardingOption, shard: Shard) -> int:
 class StorageEstimator(EmbeddingStorageEstimator):
     """TorchRec's own, put right about the state of row-wise Adagrad.
 
-    It takes that to be as precise as the weights and one number per row, and forgets the gradients of replicated tables.
+    It takes that to be as precise as the weights and one number per row, and forgets a replicated table's gradient.
     """
 
     def estimate(self, sharding_options: list[ShardingOption], sharder_data_map: Any) -> None:

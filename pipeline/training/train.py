@@ -36,7 +36,8 @@ def train(config: TrainConfig) -> Progress:
         progress = Progress(encoding=manifest.encoding())
         if start:
             progress = read_progress(start)
-            load_checkpoint(start, {"model": model.state_dict(), "optimisers": optimisers.state()})
+            load_checkpoint(start, {"model": model.state_dict()})
+            optimisers.load(start)
         objectives = Objectives(manifest.spec, ranker.layout)
         loop = Loop(config, manifest, rank, model, objectives, optimisers, progress)
         if rank.first:  # only now that nothing of the above has failed
