@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
 import torch.distributed as dist
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator
@@ -21,6 +19,7 @@ from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backwa
 from models.ranker import Ranker
 from pipeline.errors import StrataError
 from pipeline.spec import Spec
+from pipeline.training.communication import codecs
 from pipeline.training.plan_text import explain, no_room
 from pipeline.training.processes import Rank
 from pipeline.training.setting import Setting, measure
@@ -107,15 +106,8 @@ class Sharder(EmbeddingBagCollectionSharder):
 
 
 def sharder(config: TablesConfig, device: str, rows: int) -> Sharder:
-    """What divides the tables, and sends embeddings and gradients in the precision that is configured.
-
-    The loss is a mean over batches of `rows` rows, and so are the gradients, times the ranks: they are scaled up lest
-    fp16 rounds them to zero.
-    """
-    kind = CommType(config.communication)
-    scale = float(1 << rows.bit_length()) if kind == CommType.FP16 else None
-    codecs = QCommsConfig(forward_precision=kind, backward_precision=kind, backward_loss_scale=scale)
-    return Sharder(qcomm_codecs_registry=get_qcomm_codecs_registry(codecs, device=torch.device(device)))
+    """What divides the tables, for batches of `rows` rows on a rank."""
+    return Sharder(qcomm_codecs_registry=codecs(config.communication, device, rows))
 
 
 def _constraints(ranker: Ranker, config: TablesConfig, setting: Setting) -> dict[str, ParameterConstraints]:
