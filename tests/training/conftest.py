@@ -37,7 +37,8 @@ def train_all(environment: dict[str, str]) -> Callable[[int, list[list[str]]], N
         with tempfile.TemporaryFile("w+") as errors:
             processes = []
             for rank in map(str, range(ranks)):
-                place = {"WORLD_SIZE": str(ranks), "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
+                place = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
+                place |= {"RANK": rank, "LOCAL_RANK": rank}
                 processes.append(subprocess.Popen(words, env=environment | place, stderr=errors))
             while any(process.poll() is None for process in processes) and not any(p.returncode for p in processes):
                 time.sleep(0.05)
