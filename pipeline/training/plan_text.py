@@ -53,11 +53,11 @@ def no_room(options: Sequence[ShardingOption], config: TablesConfig, setting: Se
     if setting.hbm and config.kernels_of(largest) == ["fused"]:
         advice.append(f"--tables.kernel-overrides {largest} fused_uvm_caching")
     what = (
-        f"do not fit: {_ranks(setting)} need at least {size(need)} together (largest table `{largest}` "
-        f"{size(least[largest])}, dense part {size(setting.dense)} on each), and each has "
+        f"do not fit: at least {size(need)} needed for {_ranks(setting)} together (largest table `{largest}` "
+        f"{size(least[largest])}, dense part {size(setting.dense)} on each), where each has "
         f"{_storage(Storage(setting.hbm, setting.ddr))}, of which {HEADROOM:.0%} is kept free"
     )
-    return StrataError(what, where="--tables", fix=f"{', or '.join(advice)}; --plan shows what fits")
+    return StrataError(what, where="--tables", fix=", or ".join(advice))
 
 
 def size(count: float) -> str:

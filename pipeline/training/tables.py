@@ -47,12 +47,13 @@ class TablesConfig(BaseModel):
     cache_load_factor: float = Field(default=0.2, gt=0, lt=1)
     """Share of a table's rows that the cache of fused_uvm_caching holds."""
     communication: Precision = "fp32"
-    """Of embeddings and their gradients on the way between ranks; a CPU has no bf16."""
+    """Of embeddings and their gradients on the way between ranks; a CPU has no bf16. The gradients of the dense part
+    and of replicated tables stay fp32."""
 
     def kinds(self, table: str, ranks: int) -> list[str]:
         """The kinds of sharding that the planner may use for a table."""
         kinds: Sequence[str] = [self.overrides[table]] if table in self.overrides else self.sharding
-        if len(kinds) > 1 and (self.weights != "fp32" or "fused" not in self.kernels_of(table)):
+        if set(kinds) != {"data_parallel"} and (self.weights != "fp32" or "fused" not in self.kernels_of(table)):
             kinds = [kind for kind in kinds if kind != "data_parallel"]
         # On one rank the rows of a table stay together, which the planner knows as table-wise only.
         whole = ("row_wise", "table_row_wise") if ranks == 1 else ()

@@ -8,6 +8,7 @@ import torch
 from models.config import ModelConfig
 from models.ranker import Ranker
 from pipeline.manifest import Manifest
+from pipeline.spec import feature_column
 from pipeline.training.memory import dense_memory, host_memory
 from pipeline.training.setting import mean_lengths
 
@@ -94,7 +95,7 @@ def test_lengths_are_those_of_the_training_rows(manifest: Manifest, samples: Pat
     lengths = mean_lengths(manifest.spec, samples)
     assert len(lengths) >= 2
     for feature, length in lengths.items():
-        counted = pc.fill_null(pc.list_value_length(table[feature]), 0)
+        counted = pc.fill_null(pc.list_value_length(table[feature_column(feature)]), 0)
         assert length == pytest.approx(pc.mean(counted).as_py())
         assert length > 0
     without_statistics = mean_lengths(manifest.spec, tmp_path)

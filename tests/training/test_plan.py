@@ -137,15 +137,15 @@ def test_tables_that_do_not_fit_are_refused_with_the_numbers(plan: Plan, setting
     message = str(caught.value)
     memory = "200.0 GB" if setting is CPU else "20.0 GB on the device and 200.0 GB in the machine"
     assert message.startswith(
-        f"--tables: do not fit: 4 ranks on {setting.device} need at least 6.8 TB together (largest table `user` "
-        f"6.8 TB, dense part 1.0 GB on each), and each has {memory}, of which 10% is kept free; "
+        f"--tables: do not fit: at least 6.8 TB needed for 4 ranks on {setting.device} together (largest table `user` "
+        f"6.8 TB, dense part 1.0 GB on each), where each has {memory}, of which 10% is kept free; "
         "use more ranks or smaller tables"
     )
     assert ("--tables.weights fp16" in message) == (setting is CPU)
 
 
 def test_a_dense_part_that_does_not_fit_is_refused(plan: Plan):
-    with pytest.raises(StrataError, match=r"dense part 150\.0 GB on each\), and each has 100\.0 GB"):
+    with pytest.raises(StrataError, match=r"dense part 150\.0 GB on each\), where each has 100\.0 GB"):
         plan(replace(CPU, ddr=100 * GB, dense=150 * GB))
 
 

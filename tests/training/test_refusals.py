@@ -120,7 +120,9 @@ def test_a_table_too_large_for_this_machine_is_refused(tmp_path: Path, arguments
     manifest["learned"]["table_rows"]["user"] = 10**11
     large = link(samples, tmp_path / "samples", manifest)
     message = refusal(arguments(tmp_path / "run", f"--samples {large}"))
-    assert message.startswith("--tables: do not fit: 1 rank on cpu need at least 6.8 TB together (largest table `user`")
+    assert message.startswith(
+        "--tables: do not fit: at least 6.8 TB needed for 1 rank on cpu together (largest table `user`"
+    )
     assert not (tmp_path / "run").exists()
 
 
