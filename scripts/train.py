@@ -11,7 +11,7 @@ import tyro
 from pipeline.command import command
 from pipeline.training.config import TrainConfig
 from pipeline.training.processes import is_first_rank
-from pipeline.training.train import train
+from pipeline.training.train import plan_tables, train
 
 
 def main(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
@@ -20,6 +20,11 @@ def main(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
     Args:
         config: What to train, and how.
     """
+    if config.plan:
+        text = plan_tables(config)
+        if is_first_rank():
+            print(text)
+        return
     progress = train(config)
     if is_first_rank():
         print(f"{config.out}: {progress.step} steps, lowest validation loss {progress.best_loss:.4f}")

@@ -9,7 +9,7 @@ from models.config import ModelConfig
 from pipeline.atomic import replace_file
 from pipeline.errors import StrataError
 from pipeline.training.optimisers import DenseConfig, ScheduleConfig
-from pipeline.training.sharding import TablesConfig
+from pipeline.training.tables import TablesConfig
 
 CONFIG = "config.json"
 
@@ -61,6 +61,8 @@ class TrainConfig(BaseModel):
     """The run's folder: config.json, checkpoints/, metrics.jsonl, tensorboard/."""
     resume: bool = False
     """Go on from the newest checkpoint in --out, if there is one."""
+    plan: bool = False
+    """Print where the embedding tables would go, how much memory they would take and why, and stop."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes CUDA where each process on the machine gets a device of its own."""
     loop: LoopConfig = LoopConfig()

@@ -5,18 +5,22 @@ plan replicates on every rank, which get the same row-wise Adagrad from dense gr
 """
 
 import math
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.optim import Adam
 from torchrec.distributed import DistributedModelParallel
 from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
+from pipeline.training.chunks import StoredTensors, load_state
 from pipeline.training.precision import Precision
-from pipeline.training.sharding import ADAGRAD_EPS, TablesConfig
+from pipeline.training.tables import ADAGRAD_EPS, TablesConfig
 
 
 class DenseConfig(BaseModel):
@@ -104,8 +108,10 @@ class Optimisers:
             optimiser.step()
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """Adam's tensors by parameter, and Adagrad's sums [rows] by table, whatever the plan does with the table.
+        """Adam's tensors by parameter, and Adagrad's sums by table.
 
+        The sums are [rows], whatever the plan does with the table, unless it divides the columns: then each shard has
+        its own, [shards x rows].
         Zeros where no step was taken yet. They are the optimisers' own: loading into them restores the optimisers.
         """
         for optimiser in self._stepped.values():
@@ -115,3 +121,33 @@ class Optimisers:
         sums = {table: next(iter(state.values())) for table, state in self._fused.state_dict()["state"].items()}
         sums |= {table: state["sum"].view(-1) for table, state in states.get("adagrad", {}).items()}
         return {"adam": states["adam"], "tables": sums}
+
+    def load(self, checkpoint: Path) -> None:
+        """Takes over the states that a checkpoint holds, whatever the plan that it was made with.
+
+        A row of a table whose columns were divided in another way, or not, goes on with the mean of its shards' sums,
+        which is the sum that it would have undivided: that is over the mean of all its columns' squared gradients.
+        """
+        state = self.state()
+        with StoredTensors(checkpoint) as stored:
+            shapes = stored.shapes
+        divided: dict[str, Tensor] = {}
+        for table, sums in state["tables"].items():
+            own = tuple(sums.metadata().size if isinstance(sums, ShardedTensor) else sums.shape)
+            found = shapes.get(f"optimisers.tables.{table}", own)
+            if found != own:
+                divided[table] = torch.empty(found)
+        load_state(checkpoint, {"optimisers": state | {"tables": state["tables"] | divided}})
+        for table, stored_sums in divided.items():
+            rows = shapes[f"model.{table}"][0]
+            _spread(stored_sums.view(-1, rows).mean(dim=0), state["tables"][table])
+
+
+def _spread(whole: Tensor, sums: Tensor | ShardedTensor) -> None:
+    """Gives every shard of `sums` its rows of `whole`, [rows]; a shard of columns has all of them."""
+    if not isinstance(sums, ShardedTensor):
+        sums.copy_(whole)
+        return
+    for local in sums.local_shards():
+        first = local.metadata.shard_offsets[0] % len(whole)
+        local.tensor.copy_(whole[first : first + len(local.tensor)])

@@ -15,7 +15,8 @@ from pipeline.training.config import CONFIG, TrainConfig, load_config
 from pipeline.training.interrupts import Interrupts
 from pipeline.training.loop import Loop
 from pipeline.training.optimisers import Optimisers
-from pipeline.training.processes import Job, process_group
+from pipeline.training.plan import TablePlan, plan_together
+from pipeline.training.processes import Job, Rank, process_group
 from pipeline.training.record import Record
 from pipeline.training.saver import Saver
 from pipeline.training.sharding import shard
@@ -36,16 +37,16 @@ def train(config: TrainConfig) -> Progress:
         Saver(config.out, rank, config.checkpoints.keep) as saver,
     ):
         start, damaged = newest_sound(config.out, rank)
-        torch.manual_seed(config.loop.seed)
-        ranker = Ranker(manifest.spec, manifest.learned.table_rows, config.model, torch.device("meta"))
-        model = shard(ranker, config.tables, rank, config.loop.seed)
+        ranker, plan = _plan(config, manifest, rank)
+        model = shard(ranker, plan, config.tables, rank, config.loop.seed)
         optimisers = Optimisers(model, config.dense, config.tables)
         progress = Progress(encoding=manifest.encoding(), seed=config.loop.seed)
         if start:
             progress = read_progress(start)
             if progress.encoding != manifest.encoding():
                 raise StrataError("was trained on other samples", where=config.out, fix="choose another --out")
-            load_state(start, {"model": model.state_dict(), "optimisers": optimisers.state()})
+            load_state(start, {"model": model.state_dict()})
+            optimisers.load(start)
         objectives = Objectives(manifest.spec, ranker.layout)
         loop = Loop(config, manifest, rank, model, objectives, optimisers, progress, saver)
         if rank.first:  # only now that nothing of the above has failed
@@ -62,6 +63,23 @@ def train(config: TrainConfig) -> Progress:
         if loop.interrupted_by:
             sys.exit(128 + loop.interrupted_by)
     return loop.progress
+
+
+def plan_tables(config: TrainConfig) -> str:
+    """Where the tables would go, and why; every rank calls it, and nothing is written.
+
+    Raises StrataError if the spec and the samples do not fit together, or the model does not fit into memory.
+    """
+    manifest = _check_samples(config)
+    with process_group(config.device) as rank:
+        return _plan(config, manifest, rank)[1].text
+
+
+def _plan(config: TrainConfig, manifest: Manifest, rank: Rank) -> tuple[Ranker, TablePlan]:
+    """The model, with tables that take no memory yet, and the plan for them."""
+    torch.manual_seed(config.loop.seed)
+    ranker = Ranker(manifest.spec, manifest.learned.table_rows, config.model, torch.device("meta"))
+    return ranker, plan_together(ranker, manifest.spec, config.samples, config.tables, config.loop.batch_size, rank)
 
 
 def _check_samples(config: TrainConfig) -> Manifest:

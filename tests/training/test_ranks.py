@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from pipeline.manifest import Manifest
 from pipeline.training.checkpoints import best_checkpoint
 from pipeline.training.chunks import StoredTensors
+from pipeline.training.predict import predict
 
 pytestmark = pytest.mark.slow
 TABLE = "model.embeddings.tables.embedding_bags.{}.weight"
@@ -28,6 +30,12 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     """Every tensor of the model, put together from its chunks."""
     with StoredTensors(best_checkpoint(run)) as stored:
         return {name: stored.read(name) for name in stored.shapes if name.startswith("model.")}
+
+
+def distance(run: Path, other: Path, table: str) -> float:
+    """Of the weights of a table, on average."""
+    here, there = (weights(which)[TABLE.format(table)] for which in (run, other))
+    return (here - there).abs().mean().item()
 
 
 def shards(run: Path, table: str) -> int:
@@ -51,7 +59,9 @@ def runs(
         return "--tables.overrides " + " ".join(f"{table} {kind}" for table, kind in pairs)
 
     mixed = plan("row_wise", "data_parallel", "table_wise")
+    columns = f"{plan('column_wise')} --tables.column-width 8"
     steady = "--schedule.warmup 0 --schedule.decay none --loop.epochs"
+    half = "--tables.weights fp16"
 
     def train(ranks: int, **options: str) -> None:
         train_all(ranks, [arguments(folder / f"{name}-{ranks}", option) for name, option in options.items()])
@@ -61,7 +71,9 @@ def runs(
         1,
         planned="",
         frozen="--tables.learning-rate 1e-9",
+        half=half,
         longer=f"{steady} 2",
+        longer_columns=f"{steady} 2 {columns}",
         grown=f"{steady} 1 {replicated}",
     )
     (folder / "grown-1").rename(folder / "grown-2")
@@ -69,20 +81,25 @@ def runs(
         2,
         planned="",
         by_rows=by_rows,
+        by_machine=plan("table_row_wise"),
+        half=f"{half} {mixed}",
+        hurried=f"--tables.communication fp16 {plan('row_wise', 'table_wise')}",
         replicated=replicated,
         mixed=mixed,
         longer=f"{steady} 1 {mixed}",
+        longer_columns=f"{steady} 1 {columns}",
         grown=f"{steady} 2 --resume {by_rows}",
     )
     other = plan("table_wise", "row_wise", "data_parallel")
     shutil.copytree(folder / "longer-2", folder / "shrunk-1")
-    (folder / "longer-2").rename(folder / "longer-3")
-    train(3, mixed=mixed, longer=f"{steady} 2 --resume {other}")
+    for name in ("longer", "longer_columns"):
+        (folder / f"{name}-2").rename(folder / f"{name}-3")
+    train(3, mixed=mixed, longer=f"{steady} 2 --resume {other}", longer_columns=f"{steady} 2 --resume {columns}")
     train(1, shrunk=f"{steady} 2 --resume {by_rows}")
     return folder
 
 
-@pytest.mark.parametrize("other", ["planned-2", "by_rows-2", "replicated-2", "mixed-2", "mixed-3"])
+@pytest.mark.parametrize("other", ["planned-2", "by_rows-2", "by_machine-2", "replicated-2", "mixed-2", "mixed-3"])
 def test_losses_and_weights_are_those_of_one_rank(runs: Path, other: str):
     alone = losses(runs / "planned-1")
     assert len(alone) == 20
@@ -96,6 +113,7 @@ def test_losses_and_weights_are_those_of_one_rank(runs: Path, other: str):
 
 def test_the_plans_are_what_they_are_called(runs: Path):
     assert [shards(runs / f"{plan}-2", "user") for plan in ("by_rows", "replicated", "mixed")] == [2, 1, 2]
+    assert [shards(runs / f"longer_columns-{ranks}", "user") for ranks in (1, 3)] == [2, 2]
     assert [shards(runs / "mixed-3", table) for table in ("user", "video")] == [3, 1]
 
 
@@ -114,3 +132,33 @@ def test_a_run_goes_on_with_other_ranks_and_another_plan(runs: Path, other: str)
     alone = losses(runs / "longer-1")
     assert len(alone) == 40
     np.testing.assert_allclose(losses(runs / other), alone, rtol=1e-5)
+
+
+def test_a_run_with_divided_columns_goes_on_with_other_ranks(runs: Path):
+    np.testing.assert_allclose(losses(runs / "longer_columns-3"), losses(runs / "longer_columns-1"), rtol=1e-5)
+
+
+def test_divided_columns_learn_nearly_as_rows_do(runs: Path):
+    """The first step is the same; then each half of a row has a rate of its own (see test_sharding.py)."""
+    rows, columns = losses(runs / "longer-1"), losses(runs / "longer_columns-1")
+    assert columns[0] == pytest.approx(rows[0], rel=1e-6)
+    np.testing.assert_allclose(columns, rows, rtol=0.02)
+    assert abs(columns / rows - 1).max() > 1e-4
+
+
+def test_less_precise_communication_changes_little(runs: Path):
+    np.testing.assert_allclose(losses(runs / "hurried-2"), losses(runs / "planned-1"), rtol=1e-4)
+    for table in ("user", "video"):  # one by rows, one whole
+        assert 3e-6 < distance(runs / "hurried-2", runs / "planned-1", table) < 5e-3
+        assert distance(runs / "planned-2", runs / "planned-1", table) < 3e-7
+
+
+@pytest.mark.parametrize("other", ["half-1", "half-2"])
+def test_less_precise_weights_learn_the_same(runs: Path, other: str, samples: Path, tmp_path: Path):
+    np.testing.assert_allclose(losses(runs / other), losses(runs / "planned-1"), rtol=1e-4)
+    assert 3e-6 < distance(runs / other, runs / "planned-1", "user") < 1e-3
+    predictions = {}
+    for run in (other, "planned-1"):
+        predict(runs / run, samples, "test", tmp_path / run)
+        predictions[run] = pq.read_table(tmp_path / run)["pred_click"].to_numpy()
+    np.testing.assert_allclose(predictions[other], predictions["planned-1"], atol=0.01)

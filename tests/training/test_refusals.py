@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,15 @@ def refusal(arguments: list[str]) -> str:
     with pytest.raises(StrataError) as caught:
         train(tyro.cli(TrainConfig, args=arguments))
     return str(caught.value)
+
+
+def link(samples: Path, store: Path, manifest: dict[str, Any]) -> Path:
+    """A store with another manifest, of the same files."""
+    for file in manifest["files"]:
+        (store / file["path"]).parent.mkdir(parents=True, exist_ok=True)
+        (store / file["path"]).symlink_to(samples / file["path"])
+    (store / MANIFEST).write_text(json.dumps(manifest))
+    return store
 
 
 @pytest.fixture
@@ -91,8 +101,44 @@ def test_cuda_is_refused_where_there_is_none(tmp_path: Path, arguments: Argument
     assert not (tmp_path / "run").exists()
 
 
-def test_an_override_of_no_table_is_refused(tmp_path: Path, arguments: Arguments):
-    assert "there is no table `usr`" in refusal(arguments(tmp_path / "run", "--tables.overrides usr row_wise"))
+@pytest.mark.parametrize("option", ["--tables.overrides usr row_wise", "--tables.kernel-overrides usr fused"])
+def test_an_override_of_no_table_is_refused(tmp_path: Path, arguments: Arguments, option: str):
+    message = refusal(arguments(tmp_path / "run", option))
+    assert message.startswith(f"{option.split()[0]}: there is no table `usr`; use user, video, ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--tables.weights bf16", "--tables.weights: bf16 needs CUDA; use fp16 or fp32"),
+        ("--tables.communication bf16", "--tables.communication: bf16 needs CUDA; use fp16 or fp32"),
+        ("--tables.kernels fused fused_uvm", "--tables.kernels: fused_uvm needs CUDA; use fused"),
+        (
+            "--tables.kernel-overrides user fused_uvm_caching",
+            "--tables.kernel-overrides: fused_uvm_caching needs CUDA; use fused",
+        ),
+        (
+            "--tables.overrides user data_parallel --tables.kernel-overrides user fused_uvm",
+            "--tables.kernel-overrides: a replicated table is on the device, `user` too; "
+            "shard it in another way, or give it no kernel",
+        ),
+    ],
+)
+def test_what_a_cpu_cannot_do_with_tables_is_refused(tmp_path: Path, arguments: Arguments, option: str, message: str):
+    assert refusal(arguments(tmp_path / "run", option)) == message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_too_large_for_this_machine_is_refused(tmp_path: Path, arguments: Arguments, samples: Path):
+    """Its weights would take 6.4 TB."""
+    manifest = json.loads((samples / MANIFEST).read_text())
+    manifest["learned"]["table_rows"]["user"] = 10**11
+    large = link(samples, tmp_path / "samples", manifest)
+    message = refusal(arguments(tmp_path / "run", f"--samples {large}"))
+    assert message.startswith(
+        "--tables: do not fit: at least 6.8 TB needed for 1 rank on cpu together (largest table `user`"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -101,14 +147,9 @@ def test_too_few_rows_are_refused_before_the_folder_is_made(
     tmp_path: Path, arguments: Arguments, samples: Path, option: str, split: str
 ):
     """Every split is checked at once, not when training first comes to it."""
-    few = tmp_path / "samples"
-    few.mkdir()
     manifest = json.loads((samples / MANIFEST).read_text())
     manifest["files"] = [file for file in manifest["files"] if option or file["split"] != split]
-    for file in manifest["files"]:
-        (few / file["path"]).parent.mkdir(parents=True, exist_ok=True)
-        (few / file["path"]).symlink_to(samples / file["path"])
-    (few / MANIFEST).write_text(json.dumps(manifest))
+    few = link(samples, tmp_path / "samples", manifest)
     message = refusal(arguments(tmp_path / "run", f"--samples {few} {option}"))
     assert f"rows of the {split} split in batches of" in message
     assert not (tmp_path / "run").exists()

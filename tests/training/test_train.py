@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -22,9 +23,10 @@ from pipeline.manifest import Manifest
 from pipeline.training.checkpoints import complete_checkpoints, read_progress
 from pipeline.training.config import TrainConfig
 from pipeline.training.predict import predict
-from pipeline.training.train import train
+from pipeline.training.train import plan_tables, train
 
 Arguments = Callable[..., list[str]]
+Run = Callable[..., subprocess.CompletedProcess[str]]
 TOWERS = get_args(ModelConfig.model_fields["towers"].annotation)
 
 
@@ -81,6 +83,25 @@ def test_a_signal_at_a_step_with_a_validation_does_not_cancel_it(
     progress = read_progress(checkpoint)
     assert progress.step == 1
     assert validations(tmp_path / "run") == {1: progress.valid_loss}
+
+
+@pytest.mark.slow
+def test_a_plan_is_printed_once_and_nothing_is_written(tmp_path: Path, arguments: Arguments, command: Run):
+    done = command("train.py", *arguments(tmp_path / "run", "--plan --tables.overrides page row_wise"), ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Sharding plan for 2 ranks on cpu, with batches of 185 rows on each.\n")
+    assert done.stdout.count("page: fixed by --tables.overrides\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_does_not_care_about_the_folder(tmp_path: Path, arguments: Arguments, manifest: Manifest):
+    (tmp_path / "config.json").touch()
+    text = plan_tables(tyro.cli(TrainConfig, args=arguments(tmp_path, "--plan")))
+    described = [line.split()[:3] for line in text.split("\n\n")[1].splitlines()[1:]]
+    sizes = manifest.learned.table_rows
+    assert sorted(described) == sorted(
+        [name, f"{sizes[name]:,}", str(table.dim)] for name, table in manifest.spec.tables.items()
+    )
 
 
 @pytest.mark.slow

@@ -1,0 +1,74 @@
+"""How much memory there is for a rank, and how much of it the dense part of a model takes."""
+
+import copy
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor, nn
+from torchrec import KeyedJaggedTensor
+
+from models.ranker import Ranker
+
+COPIES = 4  # of a dense parameter: itself, its gradient, and Adam's two moments
+# Of a control group, by the name of its hierarchy in /proc/self/cgroup ("" is version 2): where it is mounted, and its
+# files with the limit, the use, and the part of the use that is file cache, which gives way.
+GROUPS = {
+    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def host_memory(root: Path = Path("/")) -> int:
+    """Bytes that processes on this machine may still take: those that are free, or those that its container is left."""
+    free = _values(root / "proc/meminfo")["MemAvailable:"] * 1024
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, hierarchy, group = line.split(":", 2)
+        if hierarchy not in GROUPS:
+            continue
+        mount, limit, use, cache = GROUPS[hierarchy]
+        path = PurePosixPath(group).relative_to("/")
+        for inside in (path, *path.parents):  # a group is bound by those around it, too
+            place = root / mount / inside
+            if (place / limit).is_file() and (most := (place / limit).read_text().strip()) != "max":
+                left = int(most) - int((place / use).read_text()) + _values(place / "memory.stat").get(cache, 0)
+                free = min(free, max(0, left))
+    return free
+
+
+def _values(path: Path) -> dict[str, int]:
+    """The lines `name number` or `name number kB` of a file."""
+    words = (line.split() for line in path.read_text().splitlines())
+    return {name: int(number) for name, number, *_ in words}
+
+
+def dense_memory(ranker: Ranker, rows: int, dense_features: int) -> int:
+    """Bytes of the dense part in a training step of `rows` rows.
+
+    Its parameters, their gradients and the state of Adam; and what the forward pass keeps for the backward pass, which
+    is counted in a forward pass on the device "meta", where nothing is computed.
+    """
+    tables = ranker.embeddings.tables.embedding_bag_configs()
+    pooled = _Pooled(rows, sum(table.embedding_dim * len(table.feature_names) for table in tables))
+    dense = copy.deepcopy(ranker, {id(ranker.embeddings): pooled}).to("meta")
+    parameters = {p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in dense.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        outputs = dense(None, torch.empty(rows, dense_features, device="meta"))  # holds on to all that is kept
+    activations = sum(size for storage, size in kept.items() if storage not in parameters)
+    return COPIES * sum(parameters.values()) + activations + int(outputs.nbytes)
+
+
+class _Pooled(nn.Module):
+    """In place of the embeddings: as many of them, [B, D], of no content."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.shape = (rows, width)
+
+    def forward(self, sparse: KeyedJaggedTensor) -> Tensor:
+        return torch.empty(self.shape, device="meta", requires_grad=True)

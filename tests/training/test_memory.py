@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from models.config import ModelConfig
+from models.ranker import Ranker
+from pipeline.manifest import Manifest
+from pipeline.spec import feature_column
+from pipeline.training.memory import dense_memory, host_memory
+from pipeline.training.setting import mean_lengths
+
+MB = 2**20
+
+
+def machine(root: Path, groups: str, files: dict[str, str]) -> Path:
+    """A machine with 800 MB left."""
+    (root / "proc" / "self").mkdir(parents=True)
+    (root / "proc" / "meminfo").write_text("MemTotal: 1024000 kB\nMemFree: 1000 kB\nMemAvailable: 819200 kB\n")
+    (root / "proc" / "self" / "cgroup").write_text(groups)
+    for name, content in files.items():
+        (root / "sys/fs/cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "sys/fs/cgroup" / name).write_text(content)
+    return root
+
+
+def group(limit: int | str, use: int, cache: int = 0, place: str = "") -> dict[str, str]:
+    """Of version 2, in MB."""
+    size = limit if isinstance(limit, str) else limit * MB
+    stat = f"anon {use * MB}\ninactive_file {cache * MB}\n"
+    return {f"{place}memory.max": f"{size}\n", f"{place}memory.current": f"{use * MB}\n", f"{place}memory.stat": stat}
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "left"),
+    [
+        ("", {}, 800),
+        ("0::/\n", group("max", 900), 800),
+        ("0::/\n", group(500, 200), 300),
+        ("0::/\n", group(500, 480, cache=80), 100),
+        ("0::/\n", group(500, 600), 0),
+        ("0::/\n", group(5000, 200), 800),
+        ("0::/a/b\n", group("max", 50, place="a/b/") | group(400, 50, place="a/"), 350),
+        ("0::/a/b\n", group(100, 50, place="a/b/") | group(400, 50, place="a/"), 50),
+        ("0::/elsewhere\n", group(500, 200), 300),  # inside of a container
+        (
+            "9:cpu:/x\n4:memory:/x\n",
+            {
+                "memory/x/memory.limit_in_bytes": f"{600 * MB}",
+                "memory/x/memory.usage_in_bytes": f"{500 * MB}",
+                "memory/x/memory.stat": f"inactive_file 1\ntotal_inactive_file {20 * MB}\n",
+            },
+            120,
+        ),
+    ],
+)
+def test_memory_is_what_the_machine_and_its_containers_leave(
+    tmp_path: Path, groups: str, files: dict[str, str], left: int
+):
+    assert host_memory(machine(tmp_path, groups, files)) == left * MB
+
+
+def test_this_machine_has_some():
+    assert 2**20 < host_memory() < 2**50
+
+
+def test_the_dense_part_is_its_parameters_four_times_and_what_a_step_keeps(manifest: Manifest):
+    """The activations are those of a real forward pass over as many rows, with numbers in place of embeddings."""
+    config = ModelConfig(head="mmoe", expert=(32, 16), dropout=0.1, norm="layer")
+    ranker = Ranker(manifest.spec, manifest.learned.table_rows, config, torch.device("meta"))
+    dense = [p for name, p in ranker.named_parameters() if not name.startswith("embeddings.")]
+    assert dense_memory(ranker, 0, len(manifest.spec.dense_features)) == 16 * sum(p.numel() for p in dense)
+
+    rows = 100
+    width = next(ranker.head.parameters()).shape[1]
+    x = torch.randn(rows, width, requires_grad=True)
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        outputs = ranker.towers(ranker.head(ranker.bottom(x)))
+    parameters = {p.untyped_storage().data_ptr() for p in dense}
+    activations = sum(storage.nbytes() for place, storage in kept.items() if place not in parameters)
+    found = dense_memory(ranker, rows, len(manifest.spec.dense_features)) - 16 * sum(p.numel() for p in dense)
+    assert found == activations + outputs.nbytes
+
+
+def test_lengths_are_those_of_the_training_rows(manifest: Manifest, samples: Path, tmp_path: Path):
+    table = pq.read_table([samples / file.path for file in manifest.files if file.split == "train"])
+    lengths = mean_lengths(manifest.spec, samples)
+    assert len(lengths) >= 2
+    for feature, length in lengths.items():
+        counted = pc.fill_null(pc.list_value_length(table[feature_column(feature)]), 0)
+        assert length == pytest.approx(pc.mean(counted).as_py())
+        assert length > 0
+    without_statistics = mean_lengths(manifest.spec, tmp_path)
+    assert without_statistics.keys() == lengths.keys()
+    assert all(without_statistics[feature] >= length for feature, length in lengths.items())
