@@ -73,7 +73,7 @@ class Health:
     def warnings(self, table_sums: dict[str, Tensor | ShardedTensor]) -> list[str]:
         """A line for each objective, gate and table that has stopped learning, or never began; every rank calls it.
 
-        `table_sums` are the sums of squared gradients of the tables' rows, by table.
+        `table_sums` are the sums of squared gradients of the tables' rows, by the name of their weights.
         """
         return [*self._constant(), *self._gates(), *_untouched(table_sums)]
 
@@ -109,13 +109,12 @@ class Health:
 
 
 def _untouched(table_sums: dict[str, Tensor | ShardedTensor]) -> list[str]:
-    """The tables none of whose rows has had a gradient yet."""
-    greatest = []
-    for sums in table_sums.values():
+    """The tables none of whose rows has had a gradient yet; a rank need not know of tables that others hold."""
+    greatest = {}
+    for weight, sums in table_sums.items():
         parts = [part.tensor for part in sums.local_shards()] if isinstance(sums, ShardedTensor) else [sums]
-        greatest.append(max((part.max().item() for part in parts if part.numel()), default=0.0))
-    everywhere = torch.tensor(greatest)
-    told: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(told, everywhere)
-    reached = torch.stack(told).amax(dim=0).tolist()
-    return [f"table `{name}` gets no gradient" for name, most in zip(table_sums, reached, strict=True) if most == 0]
+        greatest[weight.split(".")[-2]] = max((part.max().item() for part in parts if part.numel()), default=0.0)
+    told: list[dict[str, float]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(told, greatest)
+    tables = sorted({table for of_rank in told for table in of_rank})
+    return [f"table `{t}` gets no gradient" for t in tables if not any(of_rank.get(t) for of_rank in told)]
