@@ -11,6 +11,7 @@ import tyro
 from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST
 from pipeline.training.config import TrainConfig
+from pipeline.training.predict import predict
 from pipeline.training.train import train
 
 Arguments = Callable[..., list[str]]
@@ -97,6 +98,15 @@ def test_too_few_rows_are_refused_before_the_folder_is_made(
     message = refusal(arguments(tmp_path / "run", f"--samples {few}"))
     assert f"rows of the {split} split in batches of" in message
     assert not (tmp_path / "run").exists()
+
+
+def test_a_split_without_rows_is_not_predicted(tmp_path: Path, run: Path, samples: Path):
+    few = tmp_path / "samples"
+    few.mkdir()
+    (few / MANIFEST).write_text(json.dumps(json.loads((samples / MANIFEST).read_text()) | {"files": []}))
+    with pytest.raises(StrataError, match=f"{few}: has no rows of the test split; evaluate another split"):
+        predict(run, few, "test", tmp_path / "predictions")
+    assert not (tmp_path / "predictions").exists()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, arguments: Arguments):
