@@ -4,8 +4,9 @@ Threads, as many as Arrow is given (OMP_NUM_THREADS, or the cores), decode the r
 batches of one are handed out, and put the rows of each in the order of their steps. A batch then is a slice of every
 row group of its pool, joined.
 
-Memory: two buffers, one used up while the next one is filled; the ranks share them. A row group that lies across two
-pools, or across the parts of two ranks, is decoded for each.
+Memory: two buffers, one used up while the next one is filled; the ranks share them. A row takes 4 bytes for each id
+and each number, 8 for each list: 290 with 60 ids, 2 lists of them and 14 numbers. A row group that lies across two
+pools, or across the parts of two ranks, is decoded for each, as a whole.
 """
 
 from collections.abc import Callable, Iterator

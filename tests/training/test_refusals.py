@@ -14,6 +14,7 @@ from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST
 from pipeline.training.checkpoints import Progress, seal
 from pipeline.training.config import TrainConfig
+from pipeline.training.predict import predict
 from pipeline.training.processes import Job
 from pipeline.training.train import train
 
@@ -69,6 +70,7 @@ def test_a_restart_by_torchrun_takes_up_its_own_run_only(
         ("--model.head mmoe", "--model"),
         ("--model.expert 8", "--model"),
         ("--loop.batch-size 400", "--loop.batch-size"),
+        ("--loop.shuffle-rows 512", "--loop.shuffle-rows"),
         ("--loop.seed 5", "--loop.seed"),
     ],
 )
@@ -142,17 +144,26 @@ def test_a_table_too_large_for_this_machine_is_refused(tmp_path: Path, arguments
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("option", "split"), [("--loop.batch-size 1", "train"), ("", "valid")])
+@pytest.mark.parametrize("split", ["train", "valid"])
 def test_too_few_rows_are_refused_before_the_folder_is_made(
-    tmp_path: Path, arguments: Arguments, samples: Path, option: str, split: str
+    tmp_path: Path, arguments: Arguments, samples: Path, split: str
 ):
     """Every split is checked at once, not when training first comes to it."""
     manifest = json.loads((samples / MANIFEST).read_text())
-    manifest["files"] = [file for file in manifest["files"] if option or file["split"] != split]
+    manifest["files"] = [file for file in manifest["files"] if file["split"] != split]
     few = link(samples, tmp_path / "samples", manifest)
-    message = refusal(arguments(tmp_path / "run", f"--samples {few} {option}"))
+    message = refusal(arguments(tmp_path / "run", f"--samples {few}"))
     assert f"rows of the {split} split in batches of" in message
     assert not (tmp_path / "run").exists()
+
+
+def test_a_split_without_rows_is_not_predicted(tmp_path: Path, run: Path, samples: Path):
+    few = tmp_path / "samples"
+    few.mkdir()
+    (few / MANIFEST).write_text(json.dumps(json.loads((samples / MANIFEST).read_text()) | {"files": []}))
+    with pytest.raises(StrataError, match=f"{few}: has no rows of the test split; evaluate another split"):
+        predict(run, few, "test", tmp_path / "predictions")
+    assert not (tmp_path / "predictions").exists()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, arguments: Arguments):
