@@ -36,6 +36,9 @@ class Progress(BaseModel):
 
     encoding: str
     """`Manifest.encoding` of the samples that the model was trained on."""
+    first_day: str = ""
+    last_day: str = ""
+    """Of the training rows, YYYY-MM-DD."""
     seed: int = 0
     step: int = 0
     epoch: int = 0

@@ -59,6 +59,10 @@ class TrainConfig(BaseModel):
     """The sample store made by scripts/build_samples.py."""
     out: Path
     """The run's folder: config.json, checkpoints/, metrics.jsonl, tensorboard/."""
+    init_from: Path | None = None
+    """An earlier run, or one of its checkpoints, to start from: its rows go where their values went in vocabularies."""
+    since: str = ""
+    """First day of the training rows (YYYY-MM-DD); by default all, or after --init-from, the days that are new."""
     resume: bool = False
     """Go on from the newest checkpoint in --out, if there is one."""
     plan: bool = False

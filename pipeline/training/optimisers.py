@@ -140,10 +140,10 @@ class Optimisers:
         load_state(checkpoint, {"optimisers": state | {"tables": state["tables"] | divided}})
         for table, stored_sums in divided.items():
             rows = shapes[f"model.{table}"][0]
-            _spread(stored_sums.view(-1, rows).mean(dim=0), state["tables"][table])
+            spread(stored_sums.view(-1, rows).mean(dim=0), state["tables"][table])
 
 
-def _spread(whole: Tensor, sums: Tensor | ShardedTensor) -> None:
+def spread(whole: Tensor, sums: Tensor | ShardedTensor) -> None:
     """Gives every shard of `sums` its rows of `whole`, [rows]; a shard of columns has all of them."""
     if not isinstance(sums, ShardedTensor):
         sums.copy_(whole)

@@ -1,6 +1,8 @@
 """A training run: prepares the folder, shards the model, and steps until the epochs or the patience are over."""
 
 import sys
+from datetime import date, timedelta
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,7 @@ from pipeline.spec_file import load_spec
 from pipeline.training.checkpoints import Progress, newest_sound, read_progress, sweep
 from pipeline.training.chunks import load_state
 from pipeline.training.config import CONFIG, TrainConfig, load_config
+from pipeline.training.inherit import Ancestor, find_ancestor, inherit, keep_vocabularies
 from pipeline.training.interrupts import Interrupts
 from pipeline.training.loop import Loop
 from pipeline.training.optimisers import Optimisers
@@ -37,10 +40,14 @@ def train(config: TrainConfig) -> Progress:
         Saver(config.out, rank, config.checkpoints.keep) as saver,
     ):
         start, damaged = newest_sound(config.out, rank)
+        ancestor = find_ancestor(config.init_from, config.model) if config.init_from and not start else None
+        manifest = _training_days(manifest, config, start, ancestor)
         ranker, plan = _plan(config, manifest, rank)
         model = shard(ranker, plan, config.tables, rank, config.loop.seed)
         optimisers = Optimisers(model, config.dense, config.tables)
-        progress = Progress(encoding=manifest.encoding(), seed=config.loop.seed)
+        days = manifest.days("train")
+        progress = Progress(encoding=manifest.encoding(), first_day=days[0], last_day=days[-1], seed=config.loop.seed)
+        inherited = inherit(ancestor, config.samples, manifest, model.state_dict(), optimisers) if ancestor else ""
         if start:
             progress = read_progress(start)
             if progress.encoding != manifest.encoding():
@@ -53,12 +60,15 @@ def train(config: TrainConfig) -> Progress:
             job.begin()
             config.out.mkdir(parents=True, exist_ok=True)
             config.save()
+            keep_vocabularies(config.samples, manifest, config.out)
             sweep(config.out, damaged)
         with Record(config.out if rank.first else None, progress.step, loop.total_steps) as record:
             for path, reason in damaged.items():
                 record.say(f"{path} is damaged ({reason}), and is now called {path.name}.damaged")
             if start:
                 record.say(f"resuming from {start}")
+            if ancestor:
+                record.say(inherited)
             loop.run(record, interrupts)
         if loop.interrupted_by:
             sys.exit(128 + loop.interrupted_by)
@@ -109,3 +119,19 @@ def _check_run(config: TrainConfig, job: Job) -> None:
         if getattr(before.loop, name) != getattr(config.loop, name):
             raise StrataError(f"was trained with another --loop.{name.replace('_', '-')}", where=config.out,
                               fix=f"see its {CONFIG}")  # fmt: skip
+
+
+def _training_days(manifest: Manifest, config: TrainConfig, start: Path | None, ancestor: Ancestor | None) -> Manifest:
+    """The manifest without the training days that are not wanted. Raises StrataError if none is left."""
+    since = config.since
+    if start:
+        since = read_progress(start).first_day
+    elif ancestor and not since:
+        seen = date.fromisoformat(read_progress(ancestor.checkpoint).last_day)
+        since = (seen + timedelta(days=1)).isoformat()
+    files = [file for file in manifest.files if file.split != "train" or file.date >= since]
+    wanted = manifest.model_copy(update={"files": files})
+    if not wanted.rows("train"):
+        raise StrataError(f"has no training rows of {since} or later", where=config.samples,
+                          fix="build samples of more days, or pass an earlier --since")  # fmt: skip
+    return wanted

@@ -75,7 +75,7 @@ def assert_same(run: Path, other: Path) -> None:
     assert read_progress(ends[0]) == read_progress(ends[1])
     with StoredTensors(ends[0]) as found, StoredTensors(ends[1]) as expected:
         assert found.shapes == expected.shapes
-        for kind in ("model.embeddings.", "model.towers.", "optimisers.adam.", "optimisers.tables."):
+        for kind in ("model.embeddings.", "model.network.towers.", "optimisers.adam.", "optimisers.tables."):
             assert any(name.startswith(kind) for name in found.shapes), kind
         assert all(torch.equal(found.read(name), expected.read(name)) for name in found.shapes)
 

@@ -12,7 +12,7 @@ from torchrec.distributed import DistributedModelParallel
 from models.config import ModelConfig
 from models.ranker import Ranker
 from pipeline.manifest import Manifest
-from pipeline.training.checkpoints import Progress, load_checkpoint, save_checkpoint
+from pipeline.training.chunks import chunks_of, load_state, write_tensors
 from pipeline.training.optimisers import DenseConfig, Optimisers
 from pipeline.training.plan import plan_together
 from pipeline.training.processes import Rank, process_group
@@ -76,10 +76,11 @@ def whole(
 ) -> tuple[Ranker, Path]:
     """The unsharded model with the same weights, and the checkpoint that it was made from."""
     state = {"model": model.state_dict(), "optimisers": optimisers.state()}
-    checkpoint = save_checkpoint(folder, state, Progress(encoding=""))
+    folder.mkdir()
+    write_tensors(folder / "rank-00000.safetensors", {chunk.key: chunk.tensor for chunk in chunks_of(state)})
     ranker = Ranker(manifest.spec, manifest.learned.table_rows, ModelConfig(), torch.device("cpu"))
-    load_checkpoint(checkpoint, {"model": ranker.state_dict()})
-    return ranker, checkpoint
+    load_state(folder, {"model": ranker.state_dict()})
+    return ranker, folder
 
 
 def by_hand(ranker: Ranker, columns: int, batches: Batches) -> list[float]:
@@ -169,7 +170,7 @@ def test_weights_of_half_the_size_learn_the_same(make, batches, manifest: Manife
     unsharded, checkpoint = whole(half, half_optimisers, manifest, tmp_path)
     assert torch.equal(unsharded.state_dict()[USER], local(half).float())
     again, _ = make("table_wise", weights="fp16")
-    load_checkpoint(checkpoint, {"model": again.state_dict()})
+    load_state(checkpoint, {"model": again.state_dict()})
     assert torch.equal(local(again), local(half))
 
 

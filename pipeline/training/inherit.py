@@ -1,0 +1,119 @@
+"""Starting from the model of an earlier run although vocabularies have grown since: rows go where their values went."""
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+
+from models.config import ModelConfig
+from pipeline.errors import StrataError
+from pipeline.manifest import Manifest
+from pipeline.training.checkpoints import NAME, best_checkpoint, check
+from pipeline.training.chunks import StoredTensors, chunks_of, load_state
+from pipeline.training.config import CONFIG, load_config
+from pipeline.training.optimisers import Optimisers, spread
+
+VOCABULARIES = "vocabularies"
+TABLE = re.compile(r"model\.embeddings\.tables\.embedding_bags\.(\w+)\.weight")
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A checkpoint of an earlier run, and the run."""
+
+    run: Path
+    checkpoint: Path
+
+
+def find_ancestor(path: Path, config: ModelConfig) -> Ancestor:
+    """`path` is a run, of which the best checkpoint is meant, or one of its checkpoints.
+
+    Raises StrataError if it is neither, has another model, or a file of the checkpoint is damaged.
+    """
+    is_checkpoint = NAME.fullmatch(path.name)
+    ancestor = Ancestor(path.parent.parent, path) if is_checkpoint else Ancestor(path, best_checkpoint(path))
+    check(ancestor.checkpoint)
+    if load_config(ancestor.run).model != config:
+        raise StrataError("was trained with another --model", where=ancestor.run, fix=f"see its {CONFIG}")
+    return ancestor
+
+
+def keep_vocabularies(samples: Path, manifest: Manifest, run: Path) -> None:
+    """Copies the vocabularies that the rows of the tables stand for: the store will learn others from later days."""
+    (run / VOCABULARIES).mkdir(exist_ok=True)
+    for table, vocabulary in manifest.learned.vocabularies.items():
+        shutil.copyfile(samples / vocabulary.path, run / VOCABULARIES / f"{table}.parquet")
+
+
+def inherit(
+    ancestor: Ancestor, samples: Path, manifest: Manifest, model: dict[str, Any], optimisers: Optimisers
+) -> str:
+    """Loads weights and optimiser states into `model`, a state, and `optimisers`; returns what to say about it.
+
+    The row of a value in a vocabulary is taken over wherever the value stands now; rows of new values stay as they
+    were initialised. Rows of other tables keep their number. Raises StrataError if the two models do not fit together.
+    """
+    new_rows = 0
+    with StoredTensors(ancestor.checkpoint) as stored:
+        origins = {}
+        for name, shape in stored.shapes.items():
+            table = TABLE.fullmatch(name)
+            if table and table[1] in manifest.learned.table_rows:
+                origins[name] = _origins(ancestor, table[1], shape[0], samples, manifest)
+                new_rows += int((origins[name] < 0).sum())
+        with torch.no_grad():
+            for chunk in chunks_of({"model": model}):
+                if chunk.name in origins:
+                    first, last = chunk.offsets[0], chunk.offsets[0] + len(chunk.tensor)
+                    columns = slice(chunk.offsets[1], chunk.offsets[1] + chunk.tensor.shape[1])
+                    _take(chunk.tensor, stored.read(chunk.name)[:, columns], origins[chunk.name][first:last])
+            for weight, sums in optimisers.state()["tables"].items():
+                _inherit_sums(stored, weight, sums, origins[f"model.{weight}"])
+    dense = {name: value for name, value in model.items() if f"model.{name}" not in origins}
+    load_state(ancestor.checkpoint, {"model": dense, "optimisers": {"adam": optimisers.state()["adam"]}})
+    return f"initialised from {ancestor.checkpoint}; {new_rows:,} rows of its tables are new"
+
+
+def _origins(ancestor: Ancestor, table: str, rows_before: int, samples: Path, manifest: Manifest) -> Tensor:
+    """For each row of a table the row that it had in the earlier run, or -1 if it is new; [rows]."""
+    rows = manifest.learned.table_rows[table]
+    vocabulary = manifest.learned.vocabularies.get(table)
+    if vocabulary is None:
+        if rows != rows_before:
+            raise StrataError(f"table `{table}` has {rows_before:,} rows in it, but {rows:,} now, and no vocabulary to "
+                              "tell which is which", where=ancestor.run, fix="train a new model")  # fmt: skip
+        return torch.arange(rows)
+    path = ancestor.run / VOCABULARIES / f"{table}.parquet"
+    if not path.is_file():
+        raise StrataError(f"lacks {VOCABULARIES}/{path.name}", where=ancestor.run, fix="use a run of this version")
+    before, now = pq.read_table(path), pq.read_table(samples / vocabulary.path)
+    place = pc.index_in(now["value"], value_set=before["value"].combine_chunks())
+    known = torch.from_numpy(place.is_valid().to_numpy())
+    origins = torch.full((rows,), -1)
+    origins[0] = 0  # the row of values outside the vocabulary
+    index_now = torch.from_numpy(now["index"].to_numpy().astype("int64"))
+    index_before = torch.from_numpy(before["index"].to_numpy().astype("int64"))
+    found = torch.from_numpy(place.drop_null().to_numpy().astype("int64"))
+    origins[index_now[known]] = index_before[found]
+    return origins
+
+
+def _take(rows: Tensor, before: Tensor, origins: Tensor) -> None:
+    """Fills the rows that have an origin."""
+    known = origins >= 0
+    rows[known.to(rows.device)] = before[origins[known]].to(rows)
+
+
+def _inherit_sums(stored: StoredTensors, weight: str, sums: Tensor | ShardedTensor, origins: Tensor) -> None:
+    """Adagrad's sums of a table; of a table divided by columns, the mean of its shards' (see `Optimisers.load`)."""
+    before = stored.read(f"optimisers.tables.{weight}").view(-1, stored.shapes[f"model.{weight}"][0]).mean(dim=0)
+    whole = torch.zeros(len(origins))
+    _take(whole, before, origins)
+    spread(whole, sums)
