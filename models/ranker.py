@@ -25,6 +25,7 @@ class Network(nn.Module):
     def __init__(self, d_in: int, layout: OutputLayout, config: ModelConfig) -> None:
         """`d_in` is D."""
         super().__init__()
+        self.d_in = d_in
         self.bottom = MLP(d_in, config.bottom, config)
         self.head = HEADS[config.head](self.bottom.d_out, len(layout.widths), config)
         self.towers = Towers(self.head.d_out, layout, config)

@@ -4,10 +4,9 @@ import copy
 from pathlib import Path, PurePosixPath
 
 import torch
-from torch import Tensor, nn
-from torchrec import KeyedJaggedTensor
+from torch import Tensor
 
-from models.ranker import Ranker
+from models.ranker import Network
 
 COPIES = 4  # of a dense parameter: itself, its gradient, and Adam's two moments
 # Of a control group, by the name of its hierarchy in /proc/self/cgroup ("" is version 2): where it is mounted, and its
@@ -41,15 +40,13 @@ def _values(path: Path) -> dict[str, int]:
     return {name: int(number) for name, number, *_ in words}
 
 
-def dense_memory(ranker: Ranker, rows: int, dense_features: int) -> int:
-    """Bytes of the dense part in a training step of `rows` rows.
+def dense_memory(network: Network, rows: int) -> int:
+    """Bytes of the dense network in a training step of `rows` rows, in fp32.
 
     Its parameters, their gradients and the state of Adam; and what the forward pass keeps for the backward pass, which
     is counted in a forward pass on the device "meta", where nothing is computed.
     """
-    tables = ranker.embeddings.tables.embedding_bag_configs()
-    pooled = _Pooled(rows, sum(table.embedding_dim * len(table.feature_names) for table in tables))
-    dense = copy.deepcopy(ranker, {id(ranker.embeddings): pooled}).to("meta")
+    dense = copy.deepcopy(network).to("meta")
     parameters = {p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in dense.parameters()}
     kept: dict[int, int] = {}
 
@@ -58,17 +55,6 @@ def dense_memory(ranker: Ranker, rows: int, dense_features: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        outputs = dense(None, torch.empty(rows, dense_features, device="meta"))  # holds on to all that is kept
+        outputs = dense(torch.empty(rows, network.d_in, device="meta", requires_grad=True))  # holds all that is kept
     activations = sum(size for storage, size in kept.items() if storage not in parameters)
     return COPIES * sum(parameters.values()) + activations + int(outputs.nbytes)
-
-
-class _Pooled(nn.Module):
-    """In place of the embeddings: as many of them, [B, D], of no content."""
-
-    def __init__(self, rows: int, width: int) -> None:
-        super().__init__()
-        self.shape = (rows, width)
-
-    def forward(self, sparse: KeyedJaggedTensor) -> Tensor:
-        return torch.empty(self.shape, device="meta", requires_grad=True)

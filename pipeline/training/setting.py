@@ -55,7 +55,7 @@ def measure(ranker: Ranker, spec: Spec, samples: Path, batch_size: int, rank: Ra
         lengths=mean_lengths(spec, samples),
         hbm=torch.cuda.mem_get_info(rank.device)[0] if rank.device.type == "cuda" else 0,
         ddr=host_memory() // ranks_here,
-        dense=dense_memory(ranker, rows, len(spec.dense_features)),
+        dense=dense_memory(ranker.network, rows),
     )
 
 

@@ -71,11 +71,10 @@ def test_the_dense_part_is_its_parameters_four_times_and_what_a_step_keeps(manif
     config = ModelConfig(head="mmoe", expert=(32, 16), dropout=0.1, norm="layer")
     ranker = Ranker(manifest.spec, manifest.learned.table_rows, config, torch.device("meta"))
     dense = [p for name, p in ranker.named_parameters() if not name.startswith("embeddings.")]
-    assert dense_memory(ranker, 0, len(manifest.spec.dense_features)) == 16 * sum(p.numel() for p in dense)
+    assert dense_memory(ranker.network, 0) == 16 * sum(p.numel() for p in dense)
 
     rows = 100
-    width = next(ranker.head.parameters()).shape[1]
-    x = torch.randn(rows, width, requires_grad=True)
+    x = torch.randn(rows, ranker.network.d_in, requires_grad=True)
     kept: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -83,10 +82,10 @@ def test_the_dense_part_is_its_parameters_four_times_and_what_a_step_keeps(manif
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        outputs = ranker.towers(ranker.head(ranker.bottom(x)))
+        outputs = ranker.network(x)
     parameters = {p.untyped_storage().data_ptr() for p in dense}
     activations = sum(storage.nbytes() for place, storage in kept.items() if place not in parameters)
-    found = dense_memory(ranker, rows, len(manifest.spec.dense_features)) - 16 * sum(p.numel() for p in dense)
+    found = dense_memory(ranker.network, rows) - 16 * sum(p.numel() for p in dense)
     assert found == activations + outputs.nbytes
 
 

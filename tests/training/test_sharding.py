@@ -76,7 +76,7 @@ def whole(
 ) -> tuple[Ranker, Path]:
     """The unsharded model with the same weights, and the checkpoint that it was made from."""
     state = {"model": model.state_dict(), "optimisers": optimisers.state()}
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     write_tensors(folder / "rank-00000.safetensors", {chunk.key: chunk.tensor for chunk in chunks_of(state)})
     ranker = Ranker(manifest.spec, manifest.learned.table_rows, ModelConfig(), torch.device("cpu"))
     load_state(folder, {"model": ranker.state_dict()})
