@@ -109,7 +109,7 @@ def _reason(option: ShardingOption, options: Sequence[ShardingOption], config: T
     if not fitting:
         reason = "only this fits"
     elif all(_cost(option) <= _cost(other) for other in fitting):
-        reason = "the fastest"
+        reason = "the fastest" if len(fitting) == len(others) else "the fastest that fits"
     else:
         reason = "not the fastest by itself, but with it the busiest rank has least to do, or all tables fit"
     listed = sorted(others, key=_cost)
