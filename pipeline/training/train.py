@@ -45,7 +45,7 @@ def train(config: TrainConfig) -> Progress:
         ranker, plan = _plan(config, manifest, rank)
         model = shard(ranker, plan, config.tables, rank, config.loop.seed)
         optimisers = Optimisers(model, config.dense, config.tables)
-        days = manifest.days("train")
+        days = manifest.days("train") or [""]
         progress = Progress(encoding=manifest.encoding(), first_day=days[0], last_day=days[-1], seed=config.loop.seed)
         inherited = inherit(ancestor, config.samples, manifest, model.state_dict(), optimisers) if ancestor else ""
         if start:
@@ -124,6 +124,8 @@ def _check_run(config: TrainConfig, job: Job) -> None:
 def _training_days(manifest: Manifest, config: TrainConfig, start: Path | None, ancestor: Ancestor | None) -> Manifest:
     """The manifest without the training days that are not wanted. Raises StrataError if none is left."""
     since = config.since
+    if not since and not start and not ancestor:
+        return manifest
     if start:
         since = read_progress(start).first_day
     elif ancestor and not since:

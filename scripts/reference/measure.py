@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.config import ModelConfig
 from models.embeddings import pooled_width
-from models.heads import HEADS
-from models.towers import OutputLayout, Towers
+from models.ranker import Network
+from models.towers import OutputLayout
 from pipeline.batches.reader import BatchReader
 from pipeline.manifest import load_manifest
 from pipeline.spec_file import load_spec
@@ -54,12 +54,10 @@ def products(precision: str) -> None:
 def flops(spec_path: str, *flags: str) -> None:
     """Floating-point operations of the dense part for one row, forward and backward: its matrix products."""
     spec, config, rows = load_spec(Path(spec_path)), tyro.cli(ModelConfig, args=[_inner(flag) for flag in flags]), 64
-    layout = OutputLayout.from_spec(spec, config.towers)
-    x_BD = torch.randn(rows, pooled_width(spec) + len(spec.dense_features), requires_grad=True)
-    head = HEADS[config.head](x_BD.shape[1], len(layout.widths), config)
-    towers = Towers(head.d_out, layout, config)
-    with FlopCounterMode(display=False) as counter:
-        towers(head(x_BD)).sum().backward()
+    width = pooled_width(spec) + len(spec.dense_features)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = Network(width, OutputLayout.from_spec(spec, config.towers), config)
+        network(torch.randn(rows, width, requires_grad=True)).sum().backward()
     print(counter.get_total_flops() / rows)
 
 

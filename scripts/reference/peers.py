@@ -1,7 +1,7 @@
 """Trains a peer's PLE on the reference workload in a process of its own, for scripts/bench_peers.py.
 
 Prints the samples/s of each window but the first. The rows are in memory before the clock starts; what trains is the
-peer's own loop, with its own loader and the settings that were fastest for it: fused Adam, no regularisation.
+peer's own loop, with its own loader and Adam as its documentation has it, or PyTorch's fused one; no regularisation.
 """
 
 import io
@@ -25,12 +25,14 @@ from models.config import ModelConfig
 from pipeline.manifest import load_manifest
 from pipeline.spec import DenseFeature, IdListFeature, Spec, feature_column, label_column
 
-ADAM: dict[str, Any] = {"lr": 1e-3, "fused": True}
+ADAM: dict[str, dict[str, Any]] = {"plain": {"lr": 1e-3}, "fused": {"lr": 1e-3, "fused": True}}
 STEPS = 2  # of a window
 Arrays = dict[str, np.ndarray]
 
 
-def torch_rechub(spec: Spec, config: ModelConfig, x: Arrays, y: np.ndarray, batch_size: int) -> None:
+def torch_rechub(
+    spec: Spec, config: ModelConfig, x: Arrays, y: np.ndarray, batch_size: int, adam: dict[str, Any]
+) -> None:
     """One epoch of torch-rechub's trainer."""
     from torch_rechub.basic.features import DenseFeature as Number
     from torch_rechub.basic.features import SequenceFeature, SparseFeature
@@ -54,10 +56,12 @@ def torch_rechub(spec: Spec, config: ModelConfig, x: Arrays, y: np.ndarray, batc
     model = PLE(features, tasks, config.levels, config.own_experts, config.shared_experts,
                 {"dims": list(config.expert)}, [{"dims": list(config.tower)}] * len(tasks))  # fmt: skip
     loader, _, _ = DataGenerator(x, y).generate_dataloader(batch_size=batch_size)
-    MTLTrainer(model, tasks, optimizer_params=ADAM).train_one_epoch(loader)
+    MTLTrainer(model, tasks, optimizer_params=adam).train_one_epoch(loader)
 
 
-def deepctr_torch(spec: Spec, config: ModelConfig, x: Arrays, y: np.ndarray, batch_size: int) -> None:
+def deepctr_torch(
+    spec: Spec, config: ModelConfig, x: Arrays, y: np.ndarray, batch_size: int, adam: dict[str, Any]
+) -> None:
     """One epoch of DeepCTR-Torch's `fit`, which takes ids and numbers as one matrix of float32."""
     # The package wants it only to ask PyPI for a newer version whenever it is imported, and carries on without.
     sys.modules["requests"] = ModuleType("requests")
@@ -76,7 +80,7 @@ def deepctr_torch(spec: Spec, config: ModelConfig, x: Arrays, y: np.ndarray, bat
                 config.tower, l2_reg_linear=0, l2_reg_embedding=0, task_types=tasks,
                 task_names=list(spec.objectives))  # fmt: skip
     losses = ["binary_crossentropy" if task == "binary" else "mse" for task in tasks]
-    model.compile(torch.optim.Adam(model.parameters(), **ADAM), losses)
+    model.compile(torch.optim.Adam(model.parameters(), **adam), losses)
     model.fit({name: values.astype(np.float32) for name, values in x.items()}, y, batch_size, verbose=0)
 
 
@@ -106,7 +110,7 @@ def filled(lists: pa.ListArray, width: int) -> np.ndarray:
     return ids
 
 
-def main(peer: str, store: str, batch_size: int, windows: int, *flags: str) -> None:
+def main(peer: str, store: str, batch_size: int, windows: int, adam: str, *flags: str) -> None:
     """Trains for one window more than is printed; `flags` are those of scripts/train.py for the model."""
     spec = load_manifest(Path(store)).spec
     config = tyro.cli(ModelConfig, args=[flag.replace("--model.", "--") for flag in flags])
@@ -114,16 +118,16 @@ def main(peer: str, store: str, batch_size: int, windows: int, *flags: str) -> N
     ends: list[float] = []
     register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     with redirect_stdout(io.StringIO()):  # both peers print their progress
-        PEERS[peer](spec, config, x, y, batch_size)
+        PEERS[peer](spec, config, x, y, batch_size, ADAM[adam])
     for start, end in pairwise(ends[STEPS - 1 :: STEPS]):
         print(STEPS * batch_size / (end - start))
 
 
-PEERS: dict[str, Callable[[Spec, ModelConfig, Arrays, np.ndarray, int], None]] = {
+PEERS: dict[str, Callable[[Spec, ModelConfig, Arrays, np.ndarray, int, dict[str, Any]], None]] = {
     "torch_rechub": torch_rechub,
     "deepctr_torch": deepctr_torch,
 }
 
 if __name__ == "__main__":
-    peer, store, batch_size, windows, *flags = sys.argv[1:]
-    main(peer, store, int(batch_size), int(windows), *flags)
+    peer, store, batch_size, windows, adam, *flags = sys.argv[1:]
+    main(peer, store, int(batch_size), int(windows), adam, *flags)

@@ -23,8 +23,8 @@ class Mode:
     flags: tuple[str, ...] = ()
 
 
-def trained(folder: Path, run: str, mode: Mode, batch_size: int) -> list[float]:
-    """Samples/s of the windows of one run, warm-up left out."""
+def trained(folder: Path, run: str, mode: Mode, batch_size: int) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl of one run, each a window, warm-up left out."""
     options = ["--spec", folder / "spec.yaml", "--samples", folder / "samples", "--out", folder / run, *MODEL,
                "--loop.epochs", 1, "--loop.batch-size", batch_size, "--loop.log-every",
                max(1, WINDOW_ROWS // batch_size), *mode.flags]  # fmt: skip
@@ -33,7 +33,7 @@ def trained(folder: Path, run: str, mode: Mode, batch_size: int) -> list[float]:
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                    env=os.environ | {"OMP_NUM_THREADS": str(mode.threads)})  # fmt: skip
     lines = map(json.loads, (folder / run / "metrics.jsonl").read_text().splitlines())
-    found = [line["samples_per_s"] for line in lines if line["split"] == "train"]
+    found = [line for line in lines if line["split"] == "train"]
     return found[WARM_UP:-1] or found[-1:]  # the last window is shorter than the others
 
 
