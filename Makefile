@@ -8,11 +8,12 @@ DAYS ?= 9
 PROCESSES ?= 2
 ARGS ?=
 
-.PHONY: help install install-dev demo test lint clean
+.PHONY: help install install-dev demo day test lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    simulate logs, build samples, train PLE, evaluate: ends with a report in demo/report"
+	@echo "make day     SPEC= RAW= SAMPLES= FROM= RUN=: new days into the samples, then on from the run FROM"
 	@echo "make test    lint and run every test; ARGS='-k history' goes to pytest"
 	@echo "make lint    check style, format and types only"
 	@echo "make clean   remove demo/ and caches; .venv stays"
@@ -30,6 +31,11 @@ demo: install
 	OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) scripts/train.py --spec $(SPEC) --samples demo/samples --out demo/run
 	.venv/bin/python scripts/evaluate.py --run demo/run --samples demo/samples --split test --truth demo/raw/truth --out demo/report
 	@echo "The report: $(CURDIR)/demo/report/report.html"
+
+day: install
+	.venv/bin/python scripts/build_samples.py --spec $(SPEC) --raw $(RAW) --out $(SAMPLES)
+	OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) --max-restarts 3 scripts/train.py --spec $(SPEC) --samples $(SAMPLES) --init-from $(FROM) --out $(RUN) $(ARGS)
+	.venv/bin/python scripts/evaluate.py --run $(RUN) --samples $(SAMPLES) --split test --out $(RUN)-report
 
 test: lint
 	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -17,6 +17,7 @@ import tyro
 
 from pipeline.atomic import replace_file
 from pipeline.command import command
+from pipeline.training.precision import Precision
 
 SPEC = Path(__file__).parent.parent / "feature_specs" / "kuairand.yaml"
 SETTINGS = "--loop.batch-size 512 --loop.epochs 4 --schedule.decay none --model.expert 32 --model.dropout 0.1"
@@ -29,6 +30,7 @@ def main(
     raw: Path,
     seeds: int = 3,
     processes: int = 2,
+    precision: Precision = "auto",
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
     """Build KuaiRand's samples, train and evaluate once per seed, and print mean and spread of the test figures.
@@ -37,12 +39,13 @@ def main(
         raw: The folder with KuaiRand-Pure's CSV files.
         seeds: Runs, with the seeds 0, 1, ...
         processes: Ranks of each run.
+        precision: Of the dense network; see train.py.
         json_file: Where to write the same figures as JSON.
     """
     with tempfile.TemporaryDirectory() as folder:
         samples = Path(folder) / "samples"
         run("build_samples.py", f"--spec {SPEC} --raw {raw} --out {samples}")
-        runs = [measured(samples, Path(folder), seed, processes) for seed in range(seeds)]
+        runs = [measured(samples, Path(folder), seed, processes, precision) for seed in range(seeds)]
     figures = {}
     print("| objective | trees, AUC | PLE, AUC: mean (spread) | positives |\n| --- | --- | --- | --- |")
     for name, trees in TREES.items():
@@ -58,11 +61,12 @@ def main(
         replace_file(json_file, json.dumps(figures, indent=1).encode())
 
 
-def measured(samples: Path, folder: Path, seed: int, processes: int) -> dict[str, Any]:
+def measured(samples: Path, folder: Path, seed: int, processes: int, precision: str) -> dict[str, Any]:
     """The objectives' test metrics of a run trained from this seed."""
     trained, report = folder / f"run-{seed}", folder / f"report-{seed}"
     launcher = f"-m torch.distributed.run --nproc-per-node {processes}"
     options = f"--spec {SPEC} --samples {samples} --out {trained} --loop.seed {seed} {SETTINGS}"
+    options += f" --dense.precision {precision}"
     run("train.py", options, launcher)
     run("evaluate.py", f"--run {trained} --samples {samples} --split test --out {report}")
     objectives: dict[str, Any] = json.loads((report / "metrics.json").read_text())["objectives"]

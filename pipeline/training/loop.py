@@ -126,8 +126,8 @@ class Loop:
             record.advance()
             if due:
                 seconds = time.perf_counter() - began
-                loss, by_objective = self._report(window.sums)
-                record.log(self.progress.step, "train", loss, by_objective, epoch=self.progress.epoch,
+                loss, losses, weights = self._report(window.sums)
+                record.log(self.progress.step, "train", loss, losses, weights, epoch=self.progress.epoch,
                            rate=self.schedule.factor(self.progress.step - 1, self.total_steps),
                            samples_per_s=window.rows * self.rank.ranks / seconds,
                            data_wait=(batches.waited_s - waited) / seconds,
@@ -179,9 +179,11 @@ class Loop:
         dist.all_reduce(sums)
         health.gather()
         self.model.train()
-        loss, by_objective = self._report(sums)
-        record.log(self.progress.step, "valid", loss, by_objective, health.warnings(self.optimisers.state()["tables"]),
-                   epoch=self.progress.epoch, **health.entropies)  # fmt: skip
+        loss, losses, weights = self._report(sums)
+        warnings = health.warnings(self.optimisers.state()["tables"])
+        entropies = {f"gate_entropy/{gate}": entropy for gate, entropy in health.entropies.items()}
+        record.log(self.progress.step, "valid", loss, losses, weights, warnings, epoch=self.progress.epoch,
+                   **entropies)  # fmt: skip
         self.progress.valid_loss = loss
         if self.progress.best_loss is None or loss < self.progress.best_loss:
             self.progress.best_loss = loss
@@ -189,21 +191,22 @@ class Loop:
         else:
             self.progress.validations_without_gain += 1
 
-    def _report(self, sums: Tensor) -> tuple[float, dict[str, float]]:
-        """The loss, and each objective's mean loss over all its rows, from global sums [2K].
+    def _report(self, sums: Tensor) -> tuple[float, dict[str, float], dict[str, float]]:
+        """The loss, each objective's mean loss over all its rows, and their weight, from global sums [2K].
 
         Raises StrataError if the loss is not finite.
         """
-        losses, weights = sums.chunk(2)
-        by_objective = {}
+        losses_K, weights_K = sums.chunk(2)
+        losses, weights = {}, {}
         for at, name in enumerate(self.manifest.spec.objectives):
             terms = [k for k, term in enumerate(self.objectives.layout.terms) if term.objective == at]
-            by_objective[name] = (losses[terms].sum() / weights[terms].sum().clamp(min=1)).item()
-        loss = self.objectives.combine(losses, weights).item()
+            weights[name] = weights_K[terms].sum().item()
+            losses[name] = losses_K[terms].sum().item() / max(1.0, weights[name])
+        loss = self.objectives.combine(losses_K, weights_K).item()
         if not math.isfinite(loss):
             raise StrataError(f"the validation loss is {loss} after step {self.progress.step}", where=self.run_folder,
                               fix="lower --dense.learning-rate or --tables.learning-rate")  # fmt: skip
-        return loss, by_objective
+        return loss, losses, weights
 
     def _save(self) -> None:
         self.progress.skipped = self.window.skipped

@@ -54,13 +54,18 @@ class Record:
         split: str,
         loss: float,
         objectives: dict[str, float],
+        weights: dict[str, float],
         warnings: Sequence[str] = (),
         **figures: float,
     ) -> None:
-        """A line of metrics.jsonl, the same figures for TensorBoard, and the gist for whoever watches."""
+        """A line of metrics.jsonl, the same figures for TensorBoard, and the gist for whoever watches.
+
+        `objectives` are mean losses, `weights` the sums of sample weights that they are means over.
+        """
         if self._run is None:
             return
-        line: dict[str, Any] = {"step": step, "split": split, "loss": loss, "objectives": objectives, **figures}
+        line: dict[str, Any] = {"step": step, "split": split, "loss": loss, "objectives": objectives}
+        line |= {"weights": weights, **figures}
         if warnings:
             line["warnings"] = warnings
         self._lines.write(json.dumps(line) + "\n")

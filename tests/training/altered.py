@@ -18,8 +18,9 @@ def altered(samples: Path, store: Path, change: Callable[[pa.Table], pa.Table], 
         path.parent.mkdir(parents=True, exist_ok=True)
         if file["split"] == "train" and files != 0:
             files = files and files - 1
-            pq.write_table(change(pq.read_table(samples / file["path"], partitioning=None)), path)
-            file["bytes"] = path.stat().st_size
+            table = change(pq.read_table(samples / file["path"], partitioning=None))
+            pq.write_table(table, path)
+            file |= {"rows": table.num_rows, "bytes": path.stat().st_size}
         else:
             path.symlink_to(samples / file["path"])
     (store / "vocabularies").symlink_to(samples / "vocabularies")
