@@ -37,9 +37,10 @@ class Objectives:
     """The loss and the predictions of all objectives of a spec, from the outputs laid out by `layout`."""
 
     def __init__(self, spec: Spec, layout: OutputLayout) -> None:
-        """Holds no tensors: results are on the device of what is given."""
+        """Results are on the device of what is given."""
         self.objectives = list(spec.objectives.values())
         self.layout = layout
+        self._weights_K = torch.tensor([term.weight for term in layout.terms])
 
     def weighted_sums(
         self, outputs_BC: Tensor, labels_BO: Tensor, masks_BO: Tensor, scenes_BS: Tensor, weight_B: Tensor
@@ -77,8 +78,8 @@ class Objectives:
         For a part of the global batch, give the losses of that part and the weights of all: the parts' results then
         add up to L of the global batch, and so do their gradients (not average: mind what averages).
         """
-        weights_K = numerators_K.new_tensor([term.weight for term in self.layout.terms])
-        return (weights_K * numerators_K / denominators_K.clamp(min=1)).sum()
+        self._weights_K = self._weights_K.to(numerators_K)  # kept there: a GPU would wait for a copy in every step
+        return (self._weights_K * numerators_K / denominators_K.clamp(min=1)).sum()
 
     def predict(self, outputs_BC: Tensor, scenes_BS: Tensor) -> Tensor:
         """Probabilities, and numbers in their own unit, [B, O], each by the output that `layout.select` picks."""

@@ -41,6 +41,10 @@ class Batch(Pipelineable):
     def to(self, device: torch.device, non_blocking: bool = True) -> "Batch":
         return Batch(*(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self)))
 
+    def pin_memory(self) -> "Batch":
+        """A copy in memory that a GPU reads by itself while the host goes on."""
+        return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+
     def record_stream(self, stream: torch.Stream) -> None:
         """Keeps the memory of a batch that was copied on another stream from being reused too early."""
         for field in fields(self):
@@ -121,7 +125,10 @@ def to_batch(rows: pa.Table, spec: Spec) -> Batch:
 
 
 def _jagged(parts: list[tuple[Rows, int, int]], spec: Spec, size: int) -> KeyedJaggedTensor:
-    """All sparse features, one after the other; the lengths of feature f are the f-th run of B lengths."""
+    """All sparse features, one after the other; the lengths of feature f are the f-th run of B lengths.
+
+    How many ids each feature has is known to the host here, which otherwise would have to ask the device for it.
+    """
     ids = iter(np.concatenate([rows.ids[:, start:stop] for rows, start, stop in parts], axis=1))
     lists = zip(*(rows.lists for rows, _, _ in parts), strict=True)
     count = sum(stop - start for _, start, stop in parts)
@@ -138,6 +145,7 @@ def _jagged(parts: list[tuple[Rows, int, int]], spec: Spec, size: int) -> KeyedJ
         keys=list(spec.sparse_features),
         values=torch.from_numpy(np.concatenate(values, dtype=np.int64)),
         lengths=torch.from_numpy(lengths_FB.reshape(-1)),
+        length_per_key=lengths_FB.sum(axis=1).tolist(),
     )
 
 

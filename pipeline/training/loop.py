@@ -228,4 +228,5 @@ class Loop:
         )
 
     def _batches(self, reader: BatchReader, epoch: int, first_step: int) -> Prefetcher[Batch]:
-        return Prefetcher(reader.batches(epoch, first_step))
+        batches = reader.batches(epoch, first_step)
+        return Prefetcher(map(Batch.pin_memory, batches) if self.rank.device.type == "cuda" else batches)

@@ -1,7 +1,8 @@
 """One step of training: lookups, the dense network, and what the ranks have to tell each other.
 
 TorchRec's pipeline drives it: while a step computes, the ids of the next one are on their way to the ranks that hold
-their rows. Shapes: B rows of this rank, E width of all pooled embeddings, K terms of the loss.
+their rows. On a GPU the host starts what a step does and waits for none of it, but TorchRec for how many ids of a later
+batch the ranks exchange. Shapes: B rows of this rank, E width of all pooled embeddings, K terms of the loss.
 """
 
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ class Stepper:
         losses_K, gradient_BD = self.gradients(x_BD, targets, weights_K)
         # A sum with a NaN or an infinity in it is one, or becomes NaN.
         here = torch.stack([gradient_BD.sum(), self.gradients.flat_P.sum(), losses_K.sum()]).isfinite().all()
-        told = torch.cat([losses_K, (~here).float().view(1), losses_K.new_tensor([self._asked_to_stop])])
+        told = torch.cat([losses_K, (~here).float().view(1), losses_K.new_full((1,), self._asked_to_stop)])
         if self.ranks > 1:
             dist.all_reduce(self.gradients.flat_P)
         dist.all_reduce(told)
