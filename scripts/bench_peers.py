@@ -4,7 +4,7 @@
 python scripts/bench_peers.py --json bench_peers.json
 
 Needs the extra `bench`. All train the same PLE on the same rows of the same ids, lists of ids and numbers, with batches
-of one size on the same cores. Each run is a fresh process, and in each round everything runs once, so that a slow
+of one size on the same cores, Strata with a rank on each. Each run is a fresh process, and in each round everything runs once, so that a slow
 minute of the machine hits all alike; the table has the median over the windows and, in brackets, the least and the
 greatest. Strata reads its batches from Parquet while it trains; the peers hold the rows in memory before the clock
 starts, and train as their documentation shows, without regularisation.
@@ -82,7 +82,7 @@ def measured(
         folder = Path(temporary)
         python(["reference/workload.py", "--out", folder, "--rows", rows, "--table-rows", table_rows], cores)
         for number in range(rounds):
-            lines = trained(folder, f"run-{number}", Mode(1, cores), batch_size)
+            lines = trained(folder, f"run-{number}", Mode(cores, 1), batch_size)
             windows["strata"] += [line["samples_per_s"] for line in lines]
             for peer in PEERS:
                 words = ["reference/peers.py", peer, folder / "samples", batch_size, peer_windows, adam, *MODEL]
