@@ -94,7 +94,7 @@ if [ "$built_for" != "$device $version $PWD" ] || ! .venv/bin/python -c '' 2>/de
 fi
 if ! grep -qs "^$pins" "$stamp"; then
     rm -f "$stamp"
-    torch=$(grep -o 'torch==[0-9.]*' pyproject.toml)
+    torch=$(grep -oP '"\Ktorch==[0-9.]*' pyproject.toml)
     run "$torch" "${pip[@]}" ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$torch"
     # Without its dependencies: it demands the CUDA build of fbgemm, which overwrites the files of the CPU build.
     run "torchrec and $fbgemm" "${pip[@]}" --no-deps torchrec==1.8.0 "$fbgemm"
