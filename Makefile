@@ -33,6 +33,7 @@ demo: install
 	@echo "The report: $(CURDIR)/demo/report/report.html"
 
 day: install
+	@test -n "$(RAW)" -a -n "$(SAMPLES)" -a -n "$(FROM)" -a -n "$(RUN)" || { echo "make day needs RAW= SAMPLES= FROM= RUN= (and SPEC=)" >&2; exit 2; }
 	.venv/bin/python scripts/build_samples.py --spec $(SPEC) --raw $(RAW) --out $(SAMPLES)
 	OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) --max-restarts 3 scripts/train.py --spec $(SPEC) --samples $(SAMPLES) --init-from $(FROM) --out $(RUN) $(ARGS)
 	.venv/bin/python scripts/evaluate.py --run $(RUN) --samples $(SAMPLES) --split test --out $(RUN)-report

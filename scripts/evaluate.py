@@ -33,12 +33,14 @@ def main(run: Path, samples: Path, out: Path, split: SplitName = "test", truth: 
         if truth:
             predictions = append_truth(manifest.spec, predictions, truth)
         metrics = measure(manifest.spec, predictions)
+        files = [f for f in manifest.files if progress.first_day <= f.date <= progress.last_day]
+        seen = manifest.model_copy(update={"files": files})
         context: dict[str, str | int] = {
             "run": run.resolve().name,
             "spec": manifest.spec.name,
             "split": f"{split}, {manifest.period(split)}",
             "rows": manifest.rows(split),
-            "trained on": f"{manifest.rows('train'):,} rows, {manifest.period('train')}",
+            "trained on": f"{seen.rows('train'):,} rows, {seen.period('train')}",
             "checkpoint": f"step {progress.step:,}",
             "samples": str(samples),
         }

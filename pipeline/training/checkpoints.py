@@ -36,6 +36,10 @@ class Progress(BaseModel):
 
     encoding: str
     """`Manifest.encoding` of the samples that the model was trained on."""
+    rows: str = ""
+    """`Manifest.content` of the training rows."""
+    design: str = ""
+    """`inherit.design` of the spec."""
     first_day: str = ""
     last_day: str = ""
     """Of the training rows, YYYY-MM-DD."""

@@ -1,5 +1,6 @@
 """Everything that a run can be told: one tree, saved as `config.json`, each leaf a flag of scripts/train.py."""
 
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -61,7 +62,7 @@ class TrainConfig(BaseModel):
     """The run's folder: config.json, checkpoints/, metrics.jsonl, tensorboard/."""
     init_from: Path | None = None
     """An earlier run, or one of its checkpoints, to start from: its rows go where their values went in vocabularies."""
-    since: str = ""
+    since: date | None = None
     """First day of the training rows (YYYY-MM-DD); by default all, or after --init-from, the days that are new."""
     resume: bool = False
     """Go on from the newest checkpoint in --out, if there is one."""
@@ -78,7 +79,8 @@ class TrainConfig(BaseModel):
 
     def save(self) -> None:
         """Paths are saved in full, so that the run can be evaluated from any folder."""
-        paths = {"spec": self.spec.resolve(), "samples": self.samples.resolve(), "out": self.out.resolve()}
+        paths = {"spec": self.spec.resolve(), "samples": self.samples.resolve(), "out": self.out.resolve(),
+                 "init_from": self.init_from and self.init_from.resolve()}  # fmt: skip
         replace_file(self.out / CONFIG, self.model_copy(update=paths).model_dump_json(indent=1).encode())
 
 

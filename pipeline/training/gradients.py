@@ -5,6 +5,7 @@ forward and backward by itself: the layers of a ranking head are too narrow for 
 Shapes: B rows of this rank, D input of the network, K terms of the loss, P weights of the network in one row.
 """
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -43,7 +44,8 @@ class DenseGradients:
         self.slices = slices
         threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(slices, "slice", initializer=torch.set_num_threads, initargs=(1,))
-        list(self._pool.map(torch.is_tensor, range(slices)))  # starts the threads
+        together = threading.Barrier(slices)
+        list(self._pool.map(lambda _: together.wait(), range(slices)))  # a thread starts only while the others wait
         torch.set_num_threads(threads)  # which otherwise would be 1 for all threads to come
 
     def __call__(self, x_BD: Tensor, targets: tuple[Tensor, ...], weights_K: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,11 +30,13 @@ class Health:
         """`network` is the one that the validation runs."""
         self.spec = spec
         self.objectives = objectives
-        self.gates = {name: gate for name, gate in network.named_modules() if isinstance(gate, Gate)}
+        self.gates = {name: gate for name, gate in network.named_modules()
+                      if isinstance(gate, Gate) and gate.scores.out_features > 1}  # fmt: skip
         device = next(network.parameters()).device
         terms = len(objectives.layout.terms)
         self._least_K = torch.full((terms,), math.inf, device=device)
         self._greatest_K = torch.full((terms,), -math.inf, device=device)
+        self._rows_K = torch.zeros(terms, device=device)
         self._entropy = torch.zeros(len(self.gates), device=device)
         self._rows = torch.zeros((), device=device)
         self._hooks: list[RemovableHandle] = []
@@ -53,6 +55,7 @@ class Health:
         self._rows += len(batch)
         for k, term in enumerate(self.objectives.layout.terms):
             m_B = batch.scenes[:, term.scene] & batch.masks[:, term.objective]
+            self._rows_K[k] += m_B.sum()
             output_B = outputs_BC[:, term.column].float()
             self._least_K[k] = torch.minimum(self._least_K[k], torch.where(m_B, output_B, math.inf).min())
             self._greatest_K[k] = torch.maximum(self._greatest_K[k], torch.where(m_B, output_B, -math.inf).max())
@@ -61,6 +64,7 @@ class Health:
         """Puts the ranks' observations together; every rank calls it."""
         dist.all_reduce(self._least_K, dist.ReduceOp.MIN)
         dist.all_reduce(self._greatest_K, dist.ReduceOp.MAX)
+        dist.all_reduce(self._rows_K)
         dist.all_reduce(self._entropy)
         dist.all_reduce(self._rows)
 
@@ -73,6 +77,8 @@ class Health:
     def warnings(self, table_sums: dict[str, Tensor | ShardedTensor]) -> list[str]:
         """A line for each objective, gate and table that has stopped learning, or never began; every rank calls it.
 
+        A table counts as reached by gradients in earlier runs too, where the run was initialised from one.
+
         `table_sums` are the sums of squared gradients of the tables' rows, by the name of their weights.
         """
         return [*self._constant(), *self._gates(), *_untouched(table_sums)]
@@ -80,10 +86,9 @@ class Health:
     def _constant(self) -> list[str]:
         scenes, objectives = list(self.spec.scenes), list(self.spec.objectives)
         lines = []
-        for term, least, greatest in zip(
-            self.objectives.layout.terms, self._least_K.tolist(), self._greatest_K.tolist(), strict=True
-        ):
-            if 0 <= greatest - least <= LEAST_SPREAD * max(1.0, abs(greatest)):
+        seen = (self._least_K.tolist(), self._greatest_K.tolist(), self._rows_K.tolist())
+        for term, least, greatest, rows in zip(self.objectives.layout.terms, *seen, strict=True):
+            if rows > 1 and greatest - least <= LEAST_SPREAD * max(1.0, abs(greatest)):
                 objective, scene = objectives[term.objective], scenes[term.scene]
                 lines.append(f"`{objective}` is dead: all rows of scene `{scene}` get the same prediction")
         return lines
@@ -102,8 +107,7 @@ class Health:
     def _measure(self, at: int) -> Any:
         def measure(gate: Gate, inputs: tuple[Tensor, ...], g_BE: Tensor) -> None:
             g_BE = g_BE.float()
-            if g_BE.shape[1] > 1:
-                self._entropy[at] -= (g_BE * g_BE.clamp(min=1e-12).log()).sum() / math.log(g_BE.shape[1])
+            self._entropy[at] -= (g_BE * g_BE.clamp(min=1e-12).log()).sum() / math.log(g_BE.shape[1])
 
         return measure
 

@@ -1,5 +1,6 @@
 """Starting from the model of an earlier run although vocabularies have grown since: rows go where their values went."""
 
+import hashlib
 import re
 import shutil
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from models.config import ModelConfig
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
-from pipeline.training.checkpoints import NAME, best_checkpoint, check
+from pipeline.spec import Spec
+from pipeline.training.checkpoints import NAME, best_checkpoint, check, read_progress
 from pipeline.training.chunks import StoredTensors, chunks_of, load_state
 from pipeline.training.config import CONFIG, load_config
 from pipeline.training.optimisers import Optimisers, spread
 
-VOCABULARIES = "vocabularies"
+VOCABULARIES = "checkpoints/vocabularies"
 TABLE = re.compile(r"model\.embeddings\.tables\.embedding_bags\.(\w+)\.weight")
 
 
@@ -32,14 +34,27 @@ class Ancestor:
     checkpoint: Path
 
 
-def find_ancestor(path: Path, config: ModelConfig) -> Ancestor:
+def design(spec: Spec) -> str:
+    """Tells apart specs whose models differ in what a weight stands for, though they may have the same shapes."""
+    features = [(name, feature.model_dump(include={"kind", "table"})) for name, feature in spec.features.items()]
+    tables = [(name, table.encode, table.dim, table.pooling) for name, table in spec.tables.items()]
+    objectives = [(name, objective.kind) for name, objective in spec.objectives.items()]
+    scenes = [(name, list(scene.weights)) for name, scene in spec.scenes.items()]
+    return hashlib.sha256(repr((features, tables, objectives, scenes)).encode()).hexdigest()
+
+
+def find_ancestor(path: Path, spec: Spec, config: ModelConfig) -> Ancestor:
     """`path` is a run, of which the best checkpoint is meant, or one of its checkpoints.
 
-    Raises StrataError if it is neither, has another model, or a file of the checkpoint is damaged.
+    Raises StrataError if it is neither, has another model or spec, or a file of the checkpoint is damaged.
     """
+    path = path.resolve()
     is_checkpoint = NAME.fullmatch(path.name)
     ancestor = Ancestor(path.parent.parent, path) if is_checkpoint else Ancestor(path, best_checkpoint(path))
     check(ancestor.checkpoint)
+    if read_progress(ancestor.checkpoint).design != design(spec):
+        raise StrataError("was trained with other features, tables, objectives or scenes, or in another order",
+                          where=ancestor.run, fix="train a new model")  # fmt: skip
     if load_config(ancestor.run).model != config:
         raise StrataError("was trained with another --model", where=ancestor.run, fix=f"see its {CONFIG}")
     return ancestor
@@ -47,7 +62,7 @@ def find_ancestor(path: Path, config: ModelConfig) -> Ancestor:
 
 def keep_vocabularies(samples: Path, manifest: Manifest, run: Path) -> None:
     """Copies the vocabularies that the rows of the tables stand for: the store will learn others from later days."""
-    (run / VOCABULARIES).mkdir(exist_ok=True)
+    (run / VOCABULARIES).mkdir(parents=True, exist_ok=True)
     for table, vocabulary in manifest.learned.vocabularies.items():
         shutil.copyfile(samples / vocabulary.path, run / VOCABULARIES / f"{table}.parquet")
 

@@ -31,6 +31,8 @@ from pipeline.training.skips import culprits
 from pipeline.training.step import Outcome, Stepper
 from pipeline.training.window import Window
 
+LOOK_EVERY = 10  # steps, on a GPU, after which the host waits to see whether it is to stop
+
 
 class Loop:
     """Steps a sharded model from where `progress` stands to the end of the run."""
@@ -58,8 +60,8 @@ class Loop:
         self.manifest = manifest
         self.rank = rank
         self.model = model
-        precision = chosen(config.dense.precision, model.module.network, rank)
-        gradients = DenseGradients(model.module.network, objectives, precision, slices(config.model, rank))
+        self.precision = chosen(config.dense.precision, model.module.network, rank)
+        gradients = DenseGradients(model.module.network, objectives, self.precision, slices(config.model, rank))
         self.stepper = Stepper(model.module.embeddings, gradients, optimisers, rank.device)
         self.objectives = objectives
         self.optimisers = optimisers
@@ -117,14 +119,16 @@ class Loop:
             window.add(self._step(ready, asked_to_stop=bool(interrupts.received) or self.saver.failed))
             due = self.progress.step % self.config.log_every == 0 or self.progress.step == self.total_steps
             # On a GPU the host runs ahead: whether all went well is seen when it waits anyway.
-            if due or self.rank.device.type == "cpu":
+            if due or self.rank.device.type == "cpu" or self.progress.step % LOOK_EVERY == 0:
                 if window.signals:
                     self.interrupted_by = interrupts.received or SIGTERM
                 if window.in_a_row >= self.config.bad_steps:
                     raise self._diverged()
             self.progress.valid_loss = None
             record.advance()
-            if due:
+            if due and not window.sums.any():
+                record.say(f"step {self.progress.step}: no step since the last line had a finite loss and gradient")
+            elif due:
                 seconds = time.perf_counter() - began
                 loss, losses, weights = self._report(window.sums)
                 record.log(self.progress.step, "train", loss, losses, weights, epoch=self.progress.epoch,
@@ -132,6 +136,7 @@ class Loop:
                            samples_per_s=window.rows * self.rank.ranks / seconds,
                            data_wait=(batches.waited_s - waited) / seconds,
                            skipped=window.skipped)  # fmt: skip
+            if due:
                 window.begin()
                 began, waited = time.perf_counter(), batches.waited_s
             yield
@@ -158,7 +163,7 @@ class Loop:
         with torch.no_grad():
             outputs = self.model(batch.sparse, batch.dense)
         named = culprits(self.manifest.spec, self.objectives, outputs, batch, samples)
-        what = f"{self.config.bad_steps} steps in a row, the last of them {self.progress.step}, had no finite gradient"
+        what = f"{self.window.in_a_row} steps in a row, the last of them {self.progress.step}, had no finite gradient"
         return StrataError(f"{what} ({named})", where=self.run_folder, fix="look at these samples, or lower "
                            "--dense.learning-rate or --tables.learning-rate")  # fmt: skip
 

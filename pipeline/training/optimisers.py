@@ -72,13 +72,15 @@ class Optimisers:
         outside = dict(in_backward_optimizer_filter(model.named_parameters()))
         replicated = {name: p for name, p in outside.items() if ".embedding_bags." in name}
         rest = {name: p for name, p in outside.items() if name not in replicated}
-        self._rates: list[tuple[CombinedOptimizer | KeyedOptimizerWrapper, float]] = []
         adam = KeyedOptimizerWrapper(
             rest, lambda params: Adam(params, lr=dense.learning_rate, weight_decay=dense.weight_decay,
                                       decoupled_weight_decay=True, fused=True)
         )  # fmt: skip
         self._stepped = {"adam": adam}
-        self._rates = [(model.fused_optimizer, tables.learning_rate), (adam, dense.learning_rate)]
+        self._rates: list[tuple[CombinedOptimizer | KeyedOptimizerWrapper, float]] = [
+            (model.fused_optimizer, tables.learning_rate),
+            (adam, dense.learning_rate),
+        ]
         if replicated:
             adagrad = KeyedOptimizerWrapper(
                 replicated, lambda params: RowWiseAdagrad(params, lr=tables.learning_rate, eps=ADAGRAD_EPS)

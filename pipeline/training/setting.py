@@ -69,5 +69,5 @@ def mean_lengths(spec: Spec, samples: Path) -> dict[str, float]:
     found = {}
     for name in most:
         ids = sum(length * rows for day in days for length, rows in enumerate(day.lengths[name]))
-        found[name] = ids / sum(sum(day.lengths[name]) for day in days)
+        found[name] = ids / max(1, sum(sum(day.lengths[name]) for day in days))
     return found

@@ -14,7 +14,7 @@ from pipeline.spec_file import load_spec
 from pipeline.training.checkpoints import Progress, newest_sound, read_progress, sweep
 from pipeline.training.chunks import load_state
 from pipeline.training.config import CONFIG, TrainConfig, load_config
-from pipeline.training.inherit import Ancestor, find_ancestor, inherit, keep_vocabularies
+from pipeline.training.inherit import Ancestor, design, find_ancestor, inherit, keep_vocabularies
 from pipeline.training.interrupts import Interrupts
 from pipeline.training.loop import Loop
 from pipeline.training.optimisers import Optimisers
@@ -40,17 +40,20 @@ def train(config: TrainConfig) -> Progress:
         Saver(config.out, rank, config.checkpoints.keep) as saver,
     ):
         start, damaged = newest_sound(config.out, rank)
-        ancestor = find_ancestor(config.init_from, config.model) if config.init_from and not start else None
+        ancestor = None
+        if config.init_from and not start:
+            ancestor = find_ancestor(config.init_from, manifest.spec, config.model)
         manifest = _training_days(manifest, config, start, ancestor)
         ranker, plan = _plan(config, manifest, rank)
         model = shard(ranker, plan, config.tables, rank, config.loop.seed)
         optimisers = Optimisers(model, config.dense, config.tables)
         days = manifest.days("train") or [""]
-        progress = Progress(encoding=manifest.encoding(), first_day=days[0], last_day=days[-1], seed=config.loop.seed)
+        progress = Progress(encoding=manifest.encoding(), rows=manifest.content("train"), design=design(manifest.spec),
+                            first_day=days[0], last_day=days[-1], seed=config.loop.seed)  # fmt: skip
         inherited = inherit(ancestor, config.samples, manifest, model.state_dict(), optimisers) if ancestor else ""
         if start:
             progress = read_progress(start)
-            if progress.encoding != manifest.encoding():
+            if (progress.encoding, progress.rows) != (manifest.encoding(), manifest.content("train")):
                 raise StrataError("was trained on other samples", where=config.out, fix="choose another --out")
             load_state(start, {"model": model.state_dict()})
             optimisers.load(start)
@@ -69,6 +72,7 @@ def train(config: TrainConfig) -> Progress:
                 record.say(f"resuming from {start}")
             if ancestor:
                 record.say(inherited)
+            record.say(f"on {rank.ranks} ranks ({rank.device.type}), the dense network in {loop.precision}")
             loop.run(record, interrupts)
         if loop.interrupted_by:
             sys.exit(128 + loop.interrupted_by)
@@ -113,6 +117,11 @@ def _check_run(config: TrainConfig, job: Job) -> None:
         raise StrataError("already holds a run", where=config.out, fix="pass --resume to go on with it, or choose "
                           "another --out")  # fmt: skip
     before = load_config(config.out)
+    for name in ("init_from", "since"):
+        now = getattr(config, name)
+        if getattr(before, name) != (now.resolve() if isinstance(now, Path) else now):
+            raise StrataError(f"was begun with another --{name.replace('_', '-')}", where=config.out,
+                              fix=f"see its {CONFIG}")  # fmt: skip
     if before.model != config.model:
         raise StrataError("was trained with another --model", where=config.out, fix=f"see its {CONFIG}")
     for name in ("batch_size", "shuffle_rows", "seed"):  # the order of the rows depends on them
@@ -123,9 +132,7 @@ def _check_run(config: TrainConfig, job: Job) -> None:
 
 def _training_days(manifest: Manifest, config: TrainConfig, start: Path | None, ancestor: Ancestor | None) -> Manifest:
     """The manifest without the training days that are not wanted. Raises StrataError if none is left."""
-    since = config.since
-    if not since and not start and not ancestor:
-        return manifest
+    since = config.since.isoformat() if config.since else ""
     if start:
         since = read_progress(start).first_day
     elif ancestor and not since:
@@ -133,7 +140,7 @@ def _training_days(manifest: Manifest, config: TrainConfig, start: Path | None, 
         since = (seen + timedelta(days=1)).isoformat()
     files = [file for file in manifest.files if file.split != "train" or file.date >= since]
     wanted = manifest.model_copy(update={"files": files})
-    if not wanted.rows("train"):
+    if since and not wanted.rows("train"):
         raise StrataError(f"has no training rows of {since} or later", where=config.samples,
                           fix="build samples of more days, or pass an earlier --since")  # fmt: skip
     return wanted
