@@ -72,7 +72,8 @@ def train(config: TrainConfig) -> Progress:
                 record.say(f"resuming from {start}")
             if ancestor:
                 record.say(inherited)
-            record.say(f"on {rank.ranks} ranks ({rank.device.type}), the dense network in {loop.precision}")
+            precision = str(loop.precision).removeprefix("torch.")
+            record.say(f"on {rank.ranks} ranks ({rank.device.type}), the dense network in {precision}")
             loop.run(record, interrupts)
         if loop.interrupted_by:
             sys.exit(128 + loop.interrupted_by)
