@@ -40,11 +40,11 @@ def main(
         batch_size: Rows of a global batch.
         rounds: How often each mode is run.
         cores: Cores for every process.
-        quick: Only 20,000 rows and one round: less than a minute, and no figure to quote.
+        quick: Only 8,000 rows and one round: about a minute, and no figure to quote.
         json_file: Where to write the same figures as JSON.
     """
     if quick:
-        rows, table_rows, rounds = 20_000, 10_000, 1
+        rows, table_rows, rounds = 8_000, 10_000, 1
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # inherited by all processes started from here
     modes = {
         "default": Mode(1, cores),

@@ -44,7 +44,7 @@ def products(precision: str) -> None:
     """GFLOP/s of matrix products."""
     left, right = torch.randn(2, SIZE, SIZE, dtype=getattr(torch, precision)).unbind()
     for window in range(WARM_UP + WINDOWS):
-        began, repeats = time.perf_counter(), 10
+        began, repeats = time.perf_counter(), 3
         for _ in range(repeats):
             left @ right
         if window >= WARM_UP:
