@@ -51,7 +51,7 @@ class Objectives:
 
     def weights(self, masks_BO: Tensor, scenes_BS: Tensor, weight_B: Tensor) -> Tensor:
         """Σ m·c of every term over these rows, [K]; m is true where mask and scene, both bool, are."""
-        return torch.stack([torch.where(m_B, weight_B, 0.0).sum() for m_B in self._spaces(masks_BO, scenes_BS)])
+        return torch.stack([torch.where(m_B, weight_B, 0.0).sum() for m_B in self.spaces(masks_BO, scenes_BS)])
 
     def losses(
         self, outputs_BC: Tensor, labels_BO: Tensor, masks_BO: Tensor, scenes_BS: Tensor, weight_B: Tensor
@@ -60,15 +60,21 @@ class Objectives:
 
         Labels where m is false may be anything, NaN too: they touch neither value nor gradient.
         """
-        outputs_BC = outputs_BC.float()
-        sums = []
-        for term, m_B in zip(self.layout.terms, self._spaces(masks_BO, scenes_BS), strict=True):
-            label_B = torch.where(m_B, labels_BO[:, term.objective], 0.0)
-            loss_B = row_loss(self.objectives[term.objective], outputs_BC[:, term.column], label_B)
-            sums.append((torch.where(m_B, weight_B, 0.0) * loss_B).sum())
-        return torch.stack(sums)
+        spaces = self.spaces(masks_BO, scenes_BS)
+        losses = self.row_losses(outputs_BC, labels_BO, spaces)
+        return torch.stack([(torch.where(m_B, weight_B, 0.0) * loss_B).sum()
+                            for m_B, loss_B in zip(spaces, losses, strict=True)])  # fmt: skip
 
-    def _spaces(self, masks_BO: Tensor, scenes_BS: Tensor) -> list[Tensor]:
+    def row_losses(self, outputs_BC: Tensor, labels_BO: Tensor, spaces: list[Tensor]) -> list[Tensor]:
+        """ℓ of every row for every term, K tensors [B]; where m, as given by `spaces`, is false, ℓ of the label 0."""
+        outputs_BC = outputs_BC.float()
+        losses = []
+        for term, m_B in zip(self.layout.terms, spaces, strict=True):
+            label_B = torch.where(m_B, labels_BO[:, term.objective], 0.0)
+            losses.append(row_loss(self.objectives[term.objective], outputs_BC[:, term.column], label_B))
+        return losses
+
+    def spaces(self, masks_BO: Tensor, scenes_BS: Tensor) -> list[Tensor]:
         """The m of every term, K bool tensors [B]."""
         return [scenes_BS[:, term.scene] & masks_BO[:, term.objective] for term in self.layout.terms]
 

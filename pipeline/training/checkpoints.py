@@ -98,6 +98,18 @@ def check(checkpoint: Path) -> None:
         raise _damaged(checkpoint, reason)
 
 
+def check_together(checkpoint: Path, rank: Rank) -> None:
+    """The same by all ranks, each of which looks at a share of the files."""
+    if reason := _damage_together(checkpoint, rank):
+        raise _damaged(checkpoint, reason)
+
+
+def _damage_together(checkpoint: Path, rank: Rank) -> str | None:
+    reasons: list[str | None] = [None] * rank.ranks
+    dist.all_gather_object(reasons, damage(checkpoint, rank.rank, rank.ranks))
+    return next(filter(None, reasons), None)
+
+
 def damage(checkpoint: Path, rank: int = 0, ranks: int = 1) -> str | None:
     """What is wrong with this rank's share of the files, the others looking at theirs; None if nothing is."""
     sums = _sums(checkpoint)
@@ -136,11 +148,10 @@ def newest_sound(run: Path, rank: Rank) -> tuple[Path | None, dict[Path, str]]:
     dist.broadcast_object_list(seen)
     damaged: dict[Path, str] = {}
     for checkpoint in reversed(seen[0]):
-        reasons: list[str | None] = [None] * rank.ranks
-        dist.all_gather_object(reasons, damage(checkpoint, rank.rank, rank.ranks))
-        if not any(reasons):
+        reason = _damage_together(checkpoint, rank)
+        if not reason:
             return checkpoint, damaged
-        damaged[checkpoint] = next(filter(None, reasons))
+        damaged[checkpoint] = reason
     if damaged:
         all_of_them = ", ".join(f"{path.name}: {reason}" for path, reason in damaged.items())
         raise StrataError(f"all checkpoints are damaged ({all_of_them})", where=run, fix="restore one from a copy, or "

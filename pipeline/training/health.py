@@ -53,8 +53,8 @@ class Health:
     def add(self, outputs_BC: Tensor, batch: Batch) -> None:
         """The outputs of a batch that the model has just been given."""
         self._rows += len(batch)
-        for k, term in enumerate(self.objectives.layout.terms):
-            m_B = batch.scenes[:, term.scene] & batch.masks[:, term.objective]
+        spaces = self.objectives.spaces(batch.masks, batch.scenes)
+        for k, (term, m_B) in enumerate(zip(self.objectives.layout.terms, spaces, strict=True)):
             self._rows_K[k] += m_B.sum()
             output_B = outputs_BC[:, term.column].float()
             self._least_K[k] = torch.minimum(self._least_K[k], torch.where(m_B, output_B, math.inf).min())
@@ -84,12 +84,10 @@ class Health:
         return [*self._constant(), *self._gates(), *_untouched(table_sums)]
 
     def _constant(self) -> list[str]:
-        scenes, objectives = list(self.spec.scenes), list(self.spec.objectives)
         lines = []
         seen = (self._least_K.tolist(), self._greatest_K.tolist(), self._rows_K.tolist())
-        for term, least, greatest, rows in zip(self.objectives.layout.terms, *seen, strict=True):
+        for (scene, objective, _), least, greatest, rows in zip(self.spec.terms, *seen, strict=True):
             if rows > 1 and greatest - least <= LEAST_SPREAD * max(1.0, abs(greatest)):
-                objective, scene = objectives[term.objective], scenes[term.scene]
                 lines.append(f"`{objective}` is dead: all rows of scene `{scene}` get the same prediction")
         return lines
 

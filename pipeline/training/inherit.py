@@ -17,10 +17,11 @@ from models.config import ModelConfig
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.spec import Spec
-from pipeline.training.checkpoints import NAME, best_checkpoint, check, read_progress
+from pipeline.training.checkpoints import NAME, best_checkpoint, check_together, read_progress
 from pipeline.training.chunks import StoredTensors, chunks_of, load_state
 from pipeline.training.config import CONFIG, load_config
-from pipeline.training.optimisers import Optimisers, spread
+from pipeline.training.optimisers import Optimisers, spread, undivided
+from pipeline.training.processes import Rank
 
 VOCABULARIES = "checkpoints/vocabularies"
 TABLE = re.compile(r"model\.embeddings\.tables\.embedding_bags\.(\w+)\.weight")
@@ -43,15 +44,15 @@ def design(spec: Spec) -> str:
     return hashlib.sha256(repr((features, tables, objectives, scenes)).encode()).hexdigest()
 
 
-def find_ancestor(path: Path, spec: Spec, config: ModelConfig) -> Ancestor:
-    """`path` is a run, of which the best checkpoint is meant, or one of its checkpoints.
+def find_ancestor(path: Path, spec: Spec, config: ModelConfig, rank: Rank) -> Ancestor:
+    """`path` is a run, of which the best checkpoint is meant, or one of its checkpoints. Every rank calls it.
 
     Raises StrataError if it is neither, has another model or spec, or a file of the checkpoint is damaged.
     """
     path = path.resolve()
     is_checkpoint = NAME.fullmatch(path.name)
     ancestor = Ancestor(path.parent.parent, path) if is_checkpoint else Ancestor(path, best_checkpoint(path))
-    check(ancestor.checkpoint)
+    check_together(ancestor.checkpoint, rank)
     if read_progress(ancestor.checkpoint).design != design(spec):
         raise StrataError("was trained with other features, tables, objectives or scenes, or in another order",
                           where=ancestor.run, fix="train a new model")  # fmt: skip
@@ -128,7 +129,7 @@ def _take(rows: Tensor, before: Tensor, origins: Tensor) -> None:
 
 def _inherit_sums(stored: StoredTensors, weight: str, sums: Tensor | ShardedTensor, origins: Tensor) -> None:
     """Adagrad's sums of a table; of a table divided by columns, the mean of its shards' (see `Optimisers.load`)."""
-    before = stored.read(f"optimisers.tables.{weight}").view(-1, stored.shapes[f"model.{weight}"][0]).mean(dim=0)
+    before = undivided(stored.read(f"optimisers.tables.{weight}"), stored.shapes[f"model.{weight}"][0])
     whole = torch.zeros(len(origins))
     _take(whole, before, origins)
     spread(whole, sums)

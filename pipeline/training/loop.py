@@ -69,9 +69,9 @@ class Loop:
         self.saver = saver
         self.window = Window(objectives, rank.device, progress.skipped)
         self.interrupted_by = 0
-        self.train_reader = self._reader("train")
+        self.train_reader, self.valid_reader = self._reader("train"), self._reader("valid")
         self.total_steps = self.config.epochs * self.train_reader.steps
-        for reader in (self.train_reader, self._reader("valid")):
+        for reader in (self.train_reader, self.valid_reader):
             reader.check()
 
     def run(self, record: Record, interrupts: Interrupts) -> None:
@@ -174,7 +174,7 @@ class Loop:
         self.model.eval()
         sums = torch.zeros(2 * len(self.objectives.layout.terms), device=self.rank.device)
         with Health(self.manifest.spec, self.objectives, self.model.module.network) as health:
-            for batch in self._batches(self._reader("valid"), epoch=0, first_step=0):
+            for batch in self._batches(self.valid_reader, epoch=0, first_step=0):
                 here = batch.to(self.rank.device)
                 outputs = self.model(here.sparse, here.dense)
                 sums += torch.cat(

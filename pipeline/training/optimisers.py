@@ -142,7 +142,12 @@ class Optimisers:
         load_state(checkpoint, {"optimisers": state | {"tables": state["tables"] | divided}})
         for table, stored_sums in divided.items():
             rows = shapes[f"model.{table}"][0]
-            spread(stored_sums.view(-1, rows).mean(dim=0), state["tables"][table])
+            spread(undivided(stored_sums, rows), state["tables"][table])
+
+
+def undivided(sums: Tensor, rows: int) -> Tensor:
+    """The sums [rows] of a table from those of its shards of columns, [shards x rows]: their mean."""
+    return sums.view(-1, rows).mean(dim=0)
 
 
 def spread(whole: Tensor, sums: Tensor | ShardedTensor) -> None:

@@ -1,10 +1,9 @@
 """Steps whose loss or gradient is not finite: they are skipped and counted, and too many in a row end the run."""
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from models.losses import Objectives, row_loss
+from models.losses import Objectives
 from pipeline.batches.batch import Batch
 from pipeline.spec import Spec
 
@@ -16,15 +15,13 @@ def culprits(spec: Spec, objectives: Objectives, outputs_BC: Tensor, batch: Batc
 
     `samples` are the ids of this rank's rows, without those that only fill up the batch.
     """
-    outputs_BC, here = outputs_BC.float(), {}
-    for term in objectives.layout.terms:
-        m_B = batch.scenes[:, term.scene] & batch.masks[:, term.objective]
-        objective = list(spec.objectives)[term.objective]
-        label_B = torch.where(m_B, batch.labels[:, term.objective], 0.0)
-        loss_B = row_loss(spec.objectives[objective], outputs_BC[:, term.column], label_B)
+    spaces = objectives.spaces(batch.masks, batch.scenes)
+    losses = objectives.row_losses(outputs_BC, batch.labels, spaces)
+    here = {}
+    for (scene, objective, _), m_B, loss_B in zip(spec.terms, spaces, losses, strict=True):
         wrong = (m_B & ~(loss_B * batch.weight).isfinite()).nonzero().flatten().tolist()
         if wrong:
-            here[objective, list(spec.scenes)[term.scene]] = [samples[row] for row in wrong]
+            here[objective, scene] = [samples[row] for row in wrong]
     told: list[dict[tuple[str, str], list[int]]] = [{}] * dist.get_world_size()
     dist.all_gather_object(told, here)
     found: dict[tuple[str, str], list[int]] = {}

@@ -42,18 +42,18 @@ def train(config: TrainConfig) -> Progress:
         start, damaged = newest_sound(config.out, rank)
         ancestor = None
         if config.init_from and not start:
-            ancestor = find_ancestor(config.init_from, manifest.spec, config.model)
+            ancestor = find_ancestor(config.init_from, manifest.spec, config.model, rank)
         manifest = _training_days(manifest, config, start, ancestor)
         ranker, plan = _plan(config, manifest, rank)
         model = shard(ranker, plan, config.tables, rank, config.loop.seed)
         optimisers = Optimisers(model, config.dense, config.tables)
         days = manifest.days("train") or [""]
-        progress = Progress(encoding=manifest.encoding(), rows=manifest.content("train"), design=design(manifest.spec),
-                            first_day=days[0], last_day=days[-1], seed=config.loop.seed)  # fmt: skip
+        fresh = Progress(encoding=manifest.encoding(), rows=manifest.content("train"), design=design(manifest.spec),
+                         first_day=days[0], last_day=days[-1], seed=config.loop.seed)  # fmt: skip
+        progress = read_progress(start) if start else fresh
         inherited = inherit(ancestor, config.samples, manifest, model.state_dict(), optimisers) if ancestor else ""
         if start:
-            progress = read_progress(start)
-            if (progress.encoding, progress.rows) != (manifest.encoding(), manifest.content("train")):
+            if (progress.encoding, progress.rows) != (fresh.encoding, fresh.rows):
                 raise StrataError("was trained on other samples", where=config.out, fix="choose another --out")
             load_state(start, {"model": model.state_dict()})
             optimisers.load(start)
