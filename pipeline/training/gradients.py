@@ -24,6 +24,12 @@ def slices(config: ModelConfig, rank: Rank) -> int:
     return torch.get_num_threads() if rank.device.type == "cpu" and not config.dropout else 1
 
 
+def _alone() -> None:
+    """Has this thread compute by itself."""
+    torch.get_num_threads()  # PyTorch gives each thread the process's number, but only once it is asked for
+    torch.set_num_threads(1)
+
+
 class DenseGradients:
     """Computes the losses of a batch and their gradients, with weights and activations in `precision`.
 
@@ -43,7 +49,7 @@ class DenseGradients:
         self.parts = [part.view_as(weight) for weight, part in zip(self.weights, parts, strict=True)]
         self.slices = slices
         threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(slices, "slice", initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = ThreadPoolExecutor(slices, "slice", initializer=_alone)
         together = threading.Barrier(slices)
         list(self._pool.map(lambda _: together.wait(), range(slices)))  # a thread starts only while the others wait
         torch.set_num_threads(threads)  # which otherwise would be 1 for all threads to come
