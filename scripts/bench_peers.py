@@ -38,7 +38,7 @@ DIFFERENCES = """
 
 def main(
     rows: int = 300_000,
-    batch_size: int = 4096,
+    batch_size: int = 8192,
     peer_windows: int = 4,
     rounds: int = 2,
     cores: int = 2,

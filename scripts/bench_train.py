@@ -26,7 +26,7 @@ from reference.run import MODEL, Mode, python, trained
 def main(
     rows: int = 400_000,
     table_rows: int = 100_000,
-    batch_size: int = 4096,
+    batch_size: int = 8192,
     rounds: int = 2,
     cores: int = 2,
     quick: bool = False,
@@ -45,6 +45,7 @@ def main(
     """
     if quick:
         rows, table_rows, rounds = 8_000, 10_000, 1
+    window_rows = 8_000 if quick else 2 * 262_144  # batches come in bursts, one per shuffle buffer
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # inherited by all processes started from here
     modes = {
         "default": Mode(1, cores),
@@ -61,19 +62,15 @@ def main(
                 lines = trained(folder, f"run-{number}-{name}", mode, batch_size)
                 windows[name] += [line["samples_per_s"] for line in lines]
                 windows["wait"] += [line["data_wait"] for line in lines]
-            windows["batches"] += measured("batches", cores, folder / "samples", batch_size)
-            for precision in ("float32", "bfloat16"):
-                windows[precision] += measured("products", cores, precision)
-        [flops] = measured("flops", cores, folder / "spec.yaml", *MODEL)
+            words = ["reference/measure.py", folder / "spec.yaml", folder / "samples", batch_size, window_rows, *MODEL]
+            measured = json.loads(python(words, cores))
+            for what in ("batches", "float32", "bfloat16"):
+                windows[what] += measured[what]
+    flops = measured["flops"]
     print_table(windows, flops, batch_size, cores)
     if json_file:
         figures = figures_of(windows, flops)
         replace_file(json_file, json.dumps(figures, indent=1).encode())
-
-
-def measured(what: str, threads: int, *arguments: object) -> list[float]:
-    """What reference/measure.py says, in a fresh process."""
-    return [float(line) for line in python(["reference/measure.py", what, *arguments], threads).split()]
 
 
 def figures_of(windows: dict[str, list[float]], flops: float) -> dict[str, float]:

@@ -1,8 +1,12 @@
-"""Measures one thing in a process of its own, for scripts/bench_train.py; prints a number per window."""
+"""Measures what scripts/bench_train.py compares training with; prints it as JSON, rates as lists of windows.
 
+python scripts/reference/measure.py SPEC SAMPLES BATCH_SIZE ROWS_OF_A_WINDOW [--model.FLAG VALUE ...]
+"""
+
+import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from itertools import chain, count
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from models.ranker import Network
 from models.towers import OutputLayout
 from pipeline.batches.reader import BatchReader
 from pipeline.manifest import load_manifest
+from pipeline.spec import Spec
 from pipeline.spec_file import load_spec
 from pipeline.training.config import LoopConfig
 
@@ -23,49 +28,49 @@ WINDOWS, WARM_UP = 7, 2
 SIZE = 2048  # of square matrices, large enough for the libraries' best
 
 
-def batches(store: str, batch_size: str) -> None:
-    """Samples/s from Parquet to ready tensors."""
-    size, shuffle_rows = int(batch_size), LoopConfig().shuffle_rows
-    reader = BatchReader(Path(store), load_manifest(Path(store)), "train", size, shuffle_rows)
+def batches(store: Path, batch_size: int, window_rows: int) -> Iterator[float]:
+    """Samples/s from Parquet to ready tensors, shuffled as in training."""
+    reader = BatchReader(store, load_manifest(store), "train", batch_size, LoopConfig().shuffle_rows)
     rows, began, windows = 0, time.perf_counter(), 0
     for batch in chain.from_iterable(map(reader.batches, count())):
         rows += int(batch.weight.count_nonzero())  # without the rows that fill batches up
-        if rows < 2 * shuffle_rows:  # batches come in bursts, one per buffer
+        if rows < window_rows:
             continue
         windows += 1
         if windows > WARM_UP:
-            print(rows / (time.perf_counter() - began))
+            yield rows / (time.perf_counter() - began)
         if windows == WARM_UP + WINDOWS:
             return
         rows, began = 0, time.perf_counter()
 
 
-def products(precision: str) -> None:
+def products(precision: torch.dtype) -> Iterator[float]:
     """GFLOP/s of matrix products."""
-    left, right = torch.randn(2, SIZE, SIZE, dtype=getattr(torch, precision)).unbind()
+    left, right = torch.randn(2, SIZE, SIZE, dtype=precision).unbind()
     for window in range(WARM_UP + WINDOWS):
         began, repeats = time.perf_counter(), 3
         for _ in range(repeats):
             left @ right
         if window >= WARM_UP:
-            print(repeats * 2 * SIZE**3 / (time.perf_counter() - began) / 1e9)
+            yield repeats * 2 * SIZE**3 / (time.perf_counter() - began) / 1e9
 
 
-def flops(spec_path: str, *flags: str) -> None:
+def flops(spec: Spec, flags: list[str]) -> float:
     """Floating-point operations of the dense part for one row, forward and backward: its matrix products."""
-    spec, config, rows = load_spec(Path(spec_path)), tyro.cli(ModelConfig, args=[_inner(flag) for flag in flags]), 64
+    config, rows = tyro.cli(ModelConfig, args=[flag.replace("--model.", "--") for flag in flags]), 64
     width = pooled_width(spec) + len(spec.dense_features)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network = Network(width, OutputLayout.from_spec(spec, config.towers), config)
         network(torch.randn(rows, width, requires_grad=True)).sum().backward()
-    print(counter.get_total_flops() / rows)
-
-
-def _inner(flag: str) -> str:
-    """A flag of scripts/train.py as one of the model's own."""
-    return flag.replace("--model.", "--")
+    return float(counter.get_total_flops()) / rows
 
 
 if __name__ == "__main__":
-    measures: dict[str, Callable[..., None]] = {"batches": batches, "products": products, "flops": flops}
-    measures[sys.argv[1]](*sys.argv[2:])
+    spec_path, store, batch_size, window_rows, *flags = sys.argv[1:]
+    measured = {
+        "batches": list(batches(Path(store), int(batch_size), int(window_rows))),
+        "float32": list(products(torch.float32)),
+        "bfloat16": list(products(torch.bfloat16)),
+        "flops": flops(load_spec(Path(spec_path)), flags),
+    }
+    print(json.dumps(measured))

@@ -85,7 +85,7 @@ def write_store(store: Path, spec: Spec, train_rows: int) -> None:
             frame = _rows(min(FILE_ROWS, rows - start), start, spec, rng)
             path = f"split={split}/date={DATES[split]}/part-{part:04d}.parquet"
             (store / path).parent.mkdir(parents=True, exist_ok=True)
-            frame.write_parquet(store / path, row_group_size=GROUP_ROWS, compression="zstd", compression_level=1)
+            frame.write_parquet(store / path, row_group_size=GROUP_ROWS, compression="lz4")
             content = (store / path).read_bytes()
             digest = hashlib.sha256(content).hexdigest()
             files.append(SampleFile(path=path, split=split, date=DATES[split], rows=frame.height, bytes=len(content),
