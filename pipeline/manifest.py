@@ -6,7 +6,7 @@ read it, and need nothing else to understand the Parquet files beside it.
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -121,6 +121,12 @@ class Manifest(_Part):
         """Tells apart splits of other files, or of files with other rows."""
         files = [(file.path, file.rows, file.sha256) for file in self.files if file.split == split]
         return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
+
+    def trained_on(self, first: str, last: str = "") -> Self:
+        """The same without the training files of days before `first` or after `last`, YYYY-MM-DD; "" is no bound."""
+        files = [file for file in self.files
+                 if file.split != "train" or (first <= file.date and (not last or file.date <= last))]  # fmt: skip
+        return self.model_copy(update={"files": files})
 
     def rows(self, split: SplitName) -> int:
         return sum(file.rows for file in self.files if file.split == split)

@@ -33,8 +33,7 @@ def main(run: Path, samples: Path, out: Path, split: SplitName = "test", truth: 
         if truth:
             predictions = append_truth(manifest.spec, predictions, truth)
         metrics = measure(manifest.spec, predictions)
-        files = [f for f in manifest.files if progress.first_day <= f.date <= progress.last_day]
-        seen = manifest.model_copy(update={"files": files})
+        seen = manifest.trained_on(progress.first_day, progress.last_day)
         context: dict[str, str | int] = {
             "run": run.resolve().name,
             "spec": manifest.spec.name,

@@ -43,12 +43,13 @@ class Progress(BaseModel):
     first_day: str = ""
     last_day: str = ""
     """Of the training rows, YYYY-MM-DD."""
-    seed: int = 0
     step: int = 0
     epoch: int = 0
     epoch_step: int = 0
     skipped: int = 0
     """Steps that changed nothing because their loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    """Of these, the last ones, with no other step between them or after."""
     valid_loss: float | None = None
     """Of this very step, if it was validated."""
     best_loss: float | None = None

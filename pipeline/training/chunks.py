@@ -24,6 +24,7 @@ from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from pipeline.errors import LocalError, StrataError
 
 SUFFIX = ".safetensors"
+COMPARED = 2**24  # bytes at a time
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     with safe_open(path, "pt") as written:
         for key, tensor in tensors.items():
-            if not np.array_equal(_bytes(written.get_tensor(key)), _bytes(tensor)):
+            if not _equal(_bytes(written.get_tensor(key)), _bytes(tensor)):
                 raise OSError(f"the disk holds something else than was written to {path.name}")
     return digest
 
@@ -81,6 +82,12 @@ def _bytes(tensor: Tensor) -> np.ndarray:
     """Because NaN does not equal itself; as NumPy's, which takes no threads of torch's away from the training."""
     found: np.ndarray = tensor.reshape(-1).view(torch.uint8).numpy()
     return found
+
+
+def _equal(left: np.ndarray, right: np.ndarray) -> bool:
+    """A block after another, because NumPy takes as much memory for the answer as for what it compares."""
+    blocks = range(0, max(len(left), len(right)), COMPARED)
+    return all(np.array_equal(left[at : at + COMPARED], right[at : at + COMPARED]) for at in blocks)
 
 
 class StoredTensors:
@@ -119,18 +126,21 @@ class StoredTensors:
                  ) -> None:  # fmt: skip
         self._open.close()
 
-    def read(self, name: str) -> Tensor:
-        """A whole tensor, of the type that it was written with."""
+    def read(self, name: str, offsets: tuple[int, ...] = (), sizes: tuple[int, ...] = ()) -> Tensor:
+        """A tensor, or the box of it that begins at `offsets` and has `sizes`; of the type that it was written with.
+
+        Raises LocalError if the files do not hold all of it.
+        """
         file, key, _, shape = self._chunks[name][0]
         nothing: Tensor = file.get_slice(key)[tuple(slice(0, 0) for _ in shape)]
-        whole = nothing.new_empty(self.shapes[name])
-        self.copy_into(name, whole, (0,) * whole.dim())
-        return whole
+        box = nothing.new_empty(sizes or self.shapes[name])
+        self.copy_into(name, box, offsets or (0,) * box.dim())
+        return box
 
-    def copy_into(self, name: str, target: Tensor, offsets: tuple[int, ...]) -> int:
-        """Copies what lies in the box of the tensor that begins at `offsets` and is as large as `target`.
+    def copy_into(self, name: str, target: Tensor, offsets: tuple[int, ...]) -> None:
+        """Fills `target` with the box of the tensor that begins at `offsets` and is as large; no more is read.
 
-        Returns how many elements that were: fewer than `target` has where it reaches beyond the stored tensor.
+        Raises LocalError if the files do not hold all of it.
         """
         copied = 0
         for file, key, begin, shape in self._chunks[name]:
@@ -142,7 +152,9 @@ class StoredTensors:
                 part = target[here]
                 part.copy_(file.get_slice(key)[stored])
                 copied += part.numel()
-        return copied
+        if copied != target.numel():
+            raise LocalError(f"cannot be loaded (it lacks a part of `{name}`)", where=self._folder,
+                             fix="use another checkpoint")  # fmt: skip
 
 
 def load_state(folder: Path, state: dict[str, Any]) -> None:
@@ -159,6 +171,4 @@ def load_state(folder: Path, state: dict[str, Any]) -> None:
                     problem = f"`{chunk.name}` is {list(found)} in it, but {list(chunk.shape)} here"
                 raise StrataError(f"cannot be loaded ({problem})", where=folder, fix="use a checkpoint of a run with "
                                   "the same spec and model")  # fmt: skip
-            if stored.copy_into(chunk.name, chunk.tensor, chunk.offsets) != chunk.tensor.numel():
-                raise LocalError(f"cannot be loaded (it lacks a part of `{chunk.name}`)", where=folder,
-                                 fix="use another checkpoint")  # fmt: skip
+            stored.copy_into(chunk.name, chunk.tensor, chunk.offsets)

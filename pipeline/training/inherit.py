@@ -1,9 +1,10 @@
 """Starting from the model of an earlier run although vocabularies have grown since: rows go where their values went."""
 
 import hashlib
-import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
-from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from models.config import ModelConfig
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.spec import Spec
 from pipeline.training.checkpoints import NAME, best_checkpoint, check_together, read_progress
-from pipeline.training.chunks import StoredTensors, chunks_of, load_state
+from pipeline.training.chunks import Chunk, StoredTensors, chunks_of, load_state
 from pipeline.training.config import CONFIG, load_config
-from pipeline.training.optimisers import Optimisers, spread, undivided
+from pipeline.training.optimisers import Optimisers, first_row, undivided_sums
 from pipeline.training.processes import Rank
 
 VOCABULARIES = "checkpoints/vocabularies"
-TABLE = re.compile(r"model\.embeddings\.tables\.embedding_bags\.(\w+)\.weight")
+BLOCK_ROWS = 65_536  # of a table of the earlier run, at most, in memory at a time
+WEIGHT = "embeddings.tables.embedding_bags.{}.weight"
 
 
 @dataclass(frozen=True)
@@ -77,24 +78,53 @@ def inherit(
     were initialised. Rows of other tables keep their number. Raises StrataError if the two models do not fit together.
     """
     new_rows = 0
+    optimiser_states = optimisers.state()
+    weights = {table: WEIGHT.format(table) for table in manifest.spec.tables}
     with StoredTensors(ancestor.checkpoint) as stored:
-        origins = {}
-        for name, shape in stored.shapes.items():
-            table = TABLE.fullmatch(name)
-            if table and table[1] in manifest.learned.table_rows:
-                origins[name] = _origins(ancestor, table[1], shape[0], samples, manifest)
-                new_rows += int((origins[name] < 0).sum())
-        with torch.no_grad():
-            for chunk in chunks_of({"model": model}):
-                if chunk.name in origins:
-                    first, last = chunk.offsets[0], chunk.offsets[0] + len(chunk.tensor)
-                    columns = slice(chunk.offsets[1], chunk.offsets[1] + chunk.tensor.shape[1])
-                    _take(chunk.tensor, stored.read(chunk.name)[:, columns], origins[chunk.name][first:last])
-            for weight, sums in optimisers.state()["tables"].items():
-                _inherit_sums(stored, weight, sums, origins[f"model.{weight}"])
-    dense = {name: value for name, value in model.items() if f"model.{name}" not in origins}
-    load_state(ancestor.checkpoint, {"model": dense, "optimisers": {"adam": optimisers.state()["adam"]}})
+        for table, weight in weights.items():
+            origins = _origins(ancestor, table, stored.shapes[f"model.{weight}"][0], samples, manifest)
+            new_rows += int((origins < 0).sum())
+            inherit_table(stored, {weight: model[weight]}, {weight: optimiser_states["tables"][weight]}, origins)
+    dense = {name: value for name, value in model.items() if name not in weights.values()}
+    load_state(ancestor.checkpoint, {"model": dense, "optimisers": {"adam": optimiser_states["adam"]}})
     return f"initialised from {ancestor.checkpoint}; {new_rows:,} rows of its tables are new"
+
+
+@torch.no_grad()
+def inherit_table(
+    stored: StoredTensors, weight: dict[str, Any], sums: dict[str, Any], origins: Tensor, block_rows: int = BLOCK_ROWS
+) -> None:
+    """Fills what this rank holds of a table, and Adagrad's sums of it, by at most `block_rows` rows at a time.
+
+    `weight` and `sums` are states with the table alone, `origins` those of all its rows, as `_origins` gives them.
+    """
+    for chunk in chunks_of({"model": weight}):
+        first = chunk.offsets[0]
+        _fill(chunk.tensor, origins[first : first + len(chunk.tensor)], partial(_weights, stored, chunk), block_rows)
+    for chunk in chunks_of(sums):
+        first = first_row(chunk, len(origins))
+        before = partial(undivided_sums, stored, chunk.name)
+        _fill(chunk.tensor, origins[first : first + len(chunk.tensor)], before, block_rows)
+
+
+def _weights(stored: StoredTensors, chunk: Chunk, first: int, last: int) -> Tensor:
+    """The rows `first` to `last`, exclusive, of the columns that a chunk has."""
+    return stored.read(chunk.name, (first, chunk.offsets[1]), (last - first, chunk.tensor.shape[1]))
+
+
+def _fill(rows: Tensor, origins: Tensor, before: Callable[[int, int], Tensor], block_rows: int) -> None:
+    """Fills those of `rows` that have an origin: each by its row of the earlier table, of which `before` reads some.
+
+    Goes through that table from its first row to its last, because neighbours there are most often neighbours here.
+    """
+    ordered, order = origins.sort()
+    low = int(torch.searchsorted(ordered, 0))
+    while low < len(ordered):
+        first = int(ordered[low])
+        high = int(torch.searchsorted(ordered, first + block_rows))
+        block = before(first, int(ordered[high - 1]) + 1)
+        rows[order[low:high].to(rows.device)] = block[ordered[low:high] - first].to(rows)
+        low = high
 
 
 def _origins(ancestor: Ancestor, table: str, rows_before: int, samples: Path, manifest: Manifest) -> Tensor:
@@ -119,17 +149,3 @@ def _origins(ancestor: Ancestor, table: str, rows_before: int, samples: Path, ma
     found = torch.from_numpy(place.drop_null().to_numpy().astype("int64"))
     origins[index_now[known]] = index_before[found]
     return origins
-
-
-def _take(rows: Tensor, before: Tensor, origins: Tensor) -> None:
-    """Fills the rows that have an origin."""
-    known = origins >= 0
-    rows[known.to(rows.device)] = before[origins[known]].to(rows)
-
-
-def _inherit_sums(stored: StoredTensors, weight: str, sums: Tensor | ShardedTensor, origins: Tensor) -> None:
-    """Adagrad's sums of a table; of a table divided by columns, the mean of its shards' (see `Optimisers.load`)."""
-    before = undivided(stored.read(f"optimisers.tables.{weight}"), stored.shapes[f"model.{weight}"][0])
-    whole = torch.zeros(len(origins))
-    _take(whole, before, origins)
-    spread(whole, sums)

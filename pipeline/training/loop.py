@@ -67,7 +67,7 @@ class Loop:
         self.optimisers = optimisers
         self.progress = progress
         self.saver = saver
-        self.window = Window(objectives, rank.device, progress.skipped)
+        self.window = Window(objectives, rank.device, progress.skipped, progress.skipped_in_a_row)
         self.interrupted_by = 0
         self.train_reader, self.valid_reader = self._reader("train"), self._reader("valid")
         self.total_steps = self.config.epochs * self.train_reader.steps
@@ -215,6 +215,7 @@ class Loop:
 
     def _save(self) -> None:
         self.progress.skipped = self.window.skipped
+        self.progress.skipped_in_a_row = self.window.in_a_row
         self.saver.save({"model": self.model.state_dict(), "optimisers": self.optimisers.state()}, self.progress)
 
     def _out_of_patience(self) -> bool:

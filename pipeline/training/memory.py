@@ -1,4 +1,4 @@
-"""How much memory there is for a rank, and how much of it the dense part of a model takes."""
+"""How much memory there is for a rank, and how much of it the dense part of a model and copies of tensors take."""
 
 import copy
 from pathlib import Path, PurePosixPath
@@ -38,6 +38,21 @@ def _values(path: Path) -> dict[str, int]:
     """The lines `name number` or `name number kB` of a file."""
     words = (line.split() for line in path.read_text().splitlines())
     return {name: int(number) for name, number, *_ in words}
+
+
+def copy_memory(size: int, device: str) -> int:
+    """Bytes of the machine's memory that a copy of a tensor of `size` bytes takes, from which checkpoints are written.
+
+    Copies of what is on a CUDA device are pinned, which PyTorch gives out by powers of two
+    (https://docs.pytorch.org/docs/main/generated/torch.cuda.memory.host_memory_stats.html).
+    """
+    return 1 << (size - 1).bit_length() if size and device == "cuda" else size
+
+
+def dense_copies(network: Network, device: str) -> int:
+    """Bytes of the machine's memory for copies of the dense network: each parameter, and Adam's moments and step."""
+    step = copy_memory(4, device)
+    return sum(3 * copy_memory(p.nbytes, device) + step for p in network.parameters())
 
 
 def dense_memory(network: Network, rows: int) -> int:

@@ -18,7 +18,7 @@ from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
-from pipeline.training.chunks import StoredTensors, load_state
+from pipeline.training.chunks import Chunk, StoredTensors, chunks_of, load_state
 from pipeline.training.precision import Precision
 from pipeline.training.tables import ADAGRAD_EPS, TablesConfig
 
@@ -131,30 +131,27 @@ class Optimisers:
         which is the sum that it would have undivided: that is over the mean of all its columns' squared gradients.
         """
         state = self.state()
-        with StoredTensors(checkpoint) as stored:
-            shapes = stored.shapes
-        divided: dict[str, Tensor] = {}
-        for table, sums in state["tables"].items():
-            own = tuple(sums.metadata().size if isinstance(sums, ShardedTensor) else sums.shape)
-            found = shapes.get(f"optimisers.tables.{table}", own)
-            if found != own:
-                divided[table] = torch.empty(found)
-        load_state(checkpoint, {"optimisers": state | {"tables": state["tables"] | divided}})
-        for table, stored_sums in divided.items():
-            rows = shapes[f"model.{table}"][0]
-            spread(undivided(stored_sums, rows), state["tables"][table])
+        with StoredTensors(checkpoint) as stored, torch.no_grad():
+            divided = {}
+            for table, sums in state["tables"].items():
+                own = tuple(sums.metadata().size if isinstance(sums, ShardedTensor) else sums.shape)
+                if stored.shapes.get(f"optimisers.tables.{table}", own) != own:
+                    divided[table] = sums
+            same = {table: sums for table, sums in state["tables"].items() if table not in divided}
+            load_state(checkpoint, {"optimisers": state | {"tables": same}})
+            for chunk in chunks_of(divided):
+                first = first_row(chunk, stored.shapes[f"model.{chunk.name}"][0])
+                chunk.tensor.copy_(undivided_sums(stored, chunk.name, first, first + len(chunk.tensor)))
 
 
-def undivided(sums: Tensor, rows: int) -> Tensor:
-    """The sums [rows] of a table from those of its shards of columns, [shards x rows]: their mean."""
-    return sums.view(-1, rows).mean(dim=0)
+def first_row(sums: Chunk, rows: int) -> int:
+    """The row of a table of `rows` rows to which the first of `sums` belongs; a shard of columns has all rows."""
+    return sums.offsets[0] % rows
 
 
-def spread(whole: Tensor, sums: Tensor | ShardedTensor) -> None:
-    """Gives every shard of `sums` its rows of `whole`, [rows]; a shard of columns has all of them."""
-    if not isinstance(sums, ShardedTensor):
-        sums.copy_(whole)
-        return
-    for local in sums.local_shards():
-        first = local.metadata.shard_offsets[0] % len(whole)
-        local.tensor.copy_(whole[first : first + len(local.tensor)])
+def undivided_sums(stored: StoredTensors, table: str, first: int, last: int) -> Tensor:
+    """The sums of rows `first` to `last` of a table, exclusive: the means of those of its shards of columns."""
+    rows = stored.shapes[f"model.{table}"][0]
+    shards = stored.shapes[f"optimisers.tables.{table}"][0] // rows
+    sums = [stored.read(f"optimisers.tables.{table}", (at * rows + first,), (last - first,)) for at in range(shards)]
+    return torch.stack(sums).mean(dim=0)

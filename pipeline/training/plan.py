@@ -10,7 +10,7 @@ from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import ParameterConstraints, PlannerError, ShardingOption, Stats
+from torchrec.distributed.planner.types import ParameterConstraints, PlannerError, ShardingOption, Stats, Storage
 from torchrec.distributed.types import CacheParams, ShardingPlan
 from torchrec.modules.embedding_configs import DataType
 from torchrec.optim import RowWiseAdagrad
@@ -78,6 +78,7 @@ def make_plan(ranker: Ranker, config: TablesConfig, setting: Setting) -> TablePl
         hbm_cap=setting.for_tables.hbm,
         ddr_cap=setting.for_tables.ddr,
     )
+    topology.devices[0].storage -= Storage(hbm=0, ddr=setting.dense_copies)
     estimators = [EmbeddingPerfEstimator(topology, constraints), StorageEstimator(topology, constraints)]
     enumerator = EmbeddingEnumerator(topology, setting.rows, constraints, estimators)
     chosen = _Chosen()

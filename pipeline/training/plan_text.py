@@ -6,11 +6,24 @@ from torchrec.distributed.planner.types import Shard, ShardingOption, Storage
 
 from pipeline.errors import StrataError
 from pipeline.training.setting import HEADROOM, Setting
-from pipeline.training.storage import state_bytes, weight_bytes
+from pipeline.training.storage import copy_bytes, state_bytes, weight_bytes
 from pipeline.training.tables import TablesConfig
 
-HEADER = ("table", "rows", "dim", "sharding", "kernel", "ranks", "precision", "weights", "update", "batch", "estimate")
-NUMBERS = {"rows", "dim", "weights", "update", "batch", "estimate"}
+HEADER = (
+    "table",
+    "rows",
+    "dim",
+    "sharding",
+    "kernel",
+    "ranks",
+    "precision",
+    "weights",
+    "update",
+    "batch",
+    "copy",
+    "estimate",
+)
+NUMBERS = {"rows", "dim", "weights", "update", "batch", "copy", "estimate"}
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -23,7 +36,8 @@ def explain(
     lines = [
         f"Sharding plan for {_ranks(setting)}, with batches of {setting.rows:,} rows on each.",
         "Sizes are those on the rank that has most of a table: update is Adagrad's sums, and a replicated table's",
-        "gradient; batch is ids and embeddings, and the cache of fused_uvm_caching. Times are TorchRec's estimates.",
+        "gradient; batch is ids and embeddings, and the cache of fused_uvm_caching; copy is what checkpoints are",
+        "written from, in the machine's memory, of a replicated table on rank 0 alone. Times are TorchRec's estimates.",
         "",
     ]
     for row in rows:
@@ -44,7 +58,7 @@ def no_room(options: Sequence[ShardingOption], config: TablesConfig, setting: Se
         total = option.total_storage.hbm + option.total_storage.ddr
         least[option.name] = min(total, least.get(option.name, total))
     largest = max(least, key=lambda name: least[name])
-    need = sum(least.values()) + setting.ranks * setting.dense
+    need = sum(least.values()) + setting.ranks * setting.dense + setting.dense_copies
     advice = ["use more ranks or smaller tables"]
     if config.weights == "fp32":
         advice.append(f"--tables.weights {'bf16' if setting.hbm else 'fp16'}")
@@ -53,8 +67,8 @@ def no_room(options: Sequence[ShardingOption], config: TablesConfig, setting: Se
     if setting.hbm and config.kernels_of(largest) == ["fused"]:
         advice.append(f"--tables.kernel-overrides {largest} fused_uvm_caching")
     what = (
-        f"do not fit: at least {size(need)} needed for {_ranks(setting)} together (largest table `{largest}` "
-        f"{size(least[largest])}, dense part {size(setting.dense)} on each), where each has "
+        f"do not fit: at least {size(need)} needed for {_ranks(setting)} together, with copies for checkpoints "
+        f"(largest table `{largest}` {size(least[largest])}, dense part {size(setting.dense)} on each), where each has "
         f"{_storage(Storage(setting.hbm, setting.ddr))}, of which {HEADROOM:.0%} is kept free"
     )
     return StrataError(what, where="--tables", fix=", or ".join(advice))
@@ -81,6 +95,7 @@ def _row(option: ShardingOption, config: TablesConfig, setting: Setting) -> tupl
     rows, dim = option.tensor.shape
     most = max(_by_rank(option).values(), key=lambda shards: sum(weight_bytes(option, shard) for shard in shards))
     weights, update = (sum(of(option, shard) for shard in most) for of in (weight_bytes, state_bytes))
+    copies = sum(copy_bytes(option, shard, setting.device) for shard in most)
     total = sum((shard.storage for shard in most), Storage(0, 0))
     ranks = sorted(_by_rank(option))
     return (
@@ -93,7 +108,8 @@ def _row(option: ShardingOption, config: TablesConfig, setting: Setting) -> tupl
         config.precision(option.name),
         size(weights),
         size(update),
-        size(total.hbm + total.ddr - weights - update),
+        size(total.hbm + total.ddr - weights - update - copies),
+        size(copies),
         f"{_cost(option):.3f} ms",
     )
 
@@ -121,13 +137,16 @@ def _reason(option: ShardingOption, options: Sequence[ShardingOption], config: T
 def _totals(chosen: Sequence[ShardingOption], setting: Setting) -> Iterator[str]:
     """A line for each rank."""
     for rank in range(setting.ranks):
-        mine = [shard.storage for option in chosen for shard in _by_rank(option).get(rank, [])]
-        tables = sum(mine, Storage(0, 0))
+        mine = [(option, shard) for option in chosen for shard in _by_rank(option).get(rank, [])]
+        copies = sum(copy_bytes(option, shard, setting.device) for option, shard in mine)
+        tables = sum((shard.storage for _, shard in mine), Storage(0, 0)) - Storage(hbm=0, ddr=copies)
+        copies += setting.dense_copies if rank == 0 else 0
         if setting.hbm:
             yield (f"device {size(tables.hbm)} tables + {size(setting.dense)} dense part of {size(setting.hbm)}; "
-                   f"machine {size(tables.ddr)} tables of {size(setting.ddr)}")  # fmt: skip
+                   f"machine {size(tables.ddr)} tables + {size(copies)} copy of {size(setting.ddr)}")  # fmt: skip
         else:
-            yield f"{size(tables.ddr)} tables + {size(setting.dense)} dense part of {size(setting.ddr)}"
+            yield (f"{size(tables.ddr)} tables + {size(setting.dense)} dense part + {size(copies)} copy "
+                   f"of {size(setting.ddr)}")  # fmt: skip
 
 
 def _by_rank(option: ShardingOption) -> dict[int, list[Shard]]:

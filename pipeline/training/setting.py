@@ -11,7 +11,7 @@ from torchrec.distributed.planner.types import Storage
 from models.ranker import Ranker
 from pipeline.spec import HistoryFeature, IdListFeature, Spec
 from pipeline.statistics import STATISTICS, load_statistics
-from pipeline.training.memory import dense_memory, host_memory
+from pipeline.training.memory import dense_copies, dense_memory, host_memory
 from pipeline.training.processes import Rank
 
 HEADROOM = 0.1  # of all memory: fragments, buffers of the communication, batches on their way
@@ -36,6 +36,8 @@ class Setting:
     """Its share of the machine's memory."""
     dense: int
     """What the dense part takes, on the device or, on a CPU, in the machine."""
+    dense_copies: int
+    """What copies of it take in the machine, of the first rank alone, from which checkpoints are written."""
 
     @property
     def for_tables(self) -> Storage:
@@ -56,6 +58,7 @@ def measure(ranker: Ranker, spec: Spec, samples: Path, batch_size: int, rank: Ra
         hbm=torch.cuda.mem_get_info(rank.device)[0] if rank.device.type == "cuda" else 0,
         ddr=host_memory() // ranks_here,
         dense=dense_memory(ranker.network, rows),
+        dense_copies=dense_copies(ranker.network, rank.device.type),
     )
 
 

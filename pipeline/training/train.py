@@ -49,7 +49,7 @@ def train(config: TrainConfig) -> Progress:
         optimisers = Optimisers(model, config.dense, config.tables)
         days = manifest.days("train") or [""]
         fresh = Progress(encoding=manifest.encoding(), rows=manifest.content("train"), design=design(manifest.spec),
-                         first_day=days[0], last_day=days[-1], seed=config.loop.seed)  # fmt: skip
+                         first_day=days[0], last_day=days[-1])  # fmt: skip
         progress = read_progress(start) if start else fresh
         inherited = inherit(ancestor, config.samples, manifest, model.state_dict(), optimisers) if ancestor else ""
         if start:
@@ -139,8 +139,7 @@ def _training_days(manifest: Manifest, config: TrainConfig, start: Path | None, 
     elif ancestor and not since:
         seen = date.fromisoformat(read_progress(ancestor.checkpoint).last_day)
         since = (seen + timedelta(days=1)).isoformat()
-    files = [file for file in manifest.files if file.split != "train" or file.date >= since]
-    wanted = manifest.model_copy(update={"files": files})
+    wanted = manifest.trained_on(since)
     if since and not wanted.rows("train"):
         raise StrataError(f"has no training rows of {since} or later", where=config.samples,
                           fix="build samples of more days, or pass an earlier --since")  # fmt: skip

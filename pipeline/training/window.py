@@ -9,12 +9,12 @@ from pipeline.training.step import Outcome
 class Window:
     """Adds up the outcomes of steps on the device, where nothing waits for them; asking for a number does."""
 
-    def __init__(self, objectives: Objectives, device: torch.device, skipped: int) -> None:
-        """`skipped` steps were before this process began."""
+    def __init__(self, objectives: Objectives, device: torch.device, skipped: int, in_a_row: int) -> None:
+        """Before this process began `skipped` steps were, the last of them `in_a_row`."""
         self._terms = len(objectives.layout.terms)
         self._device = device
         self._skipped = torch.tensor(skipped, device=device)
-        self._in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+        self._in_a_row = torch.tensor(in_a_row, device=device)
         self.begin()
 
     def begin(self) -> None:

@@ -15,12 +15,12 @@ import tyro
 from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.training.checkpoints import best_checkpoint, read_progress
-from pipeline.training.chunks import StoredTensors
+from pipeline.training.chunks import StoredTensors, write_tensors
 from pipeline.training.config import TrainConfig
+from pipeline.training.inherit import WEIGHT, inherit_table
 from pipeline.training.train import train
 
 Arguments = Callable[..., list[str]]
-WEIGHT = "embeddings.tables.embedding_bags.{}.weight"
 NEW = [-1, -2, -3]
 STILL = "--loop.batch-size 100000 --dense.learning-rate 1e-30 --tables.learning-rate 1e-30 --schedule.decay none"
 
@@ -67,18 +67,20 @@ def test_rows_go_where_their_values_went_and_only_new_days_are_trained_on(
     tmp_path: Path, arguments: Arguments, earlier: Path, later: Path, samples: Path, manifest: Manifest,
     capfd: pytest.CaptureFixture[str],
 ):  # fmt: skip
-    words = arguments(tmp_path / "run", f"--samples {later} --init-from {earlier} {STILL}")
+    columns = "--tables.overrides author column_wise --tables.column-width 4"
+    words = arguments(tmp_path / "run", f"--samples {later} --init-from {earlier} {STILL} {columns}")
     train(tyro.cli(TrainConfig, args=words))
     assert (
         f"initialised from {best_checkpoint(earlier)}; {len(NEW)} rows of its tables are new" in capfd.readouterr().err
     )
     before, after = tensors(earlier), tensors(tmp_path / "run")
     assert after.keys() == before.keys()
-    for prefix in ("model.", "optimisers.tables."):
-        was, now = (found[prefix + WEIGHT.format("author")] for found in (before, after))
-        assert torch.equal(now[0], was[0])  # of authors outside the vocabulary
-        kept = torch.flip(now[1 + len(NEW) :], [0])
-        torch.testing.assert_close(kept, was[1:], rtol=0, atol=1e-4 if prefix == "optimisers.tables." else 0)
+    for prefix, shards in (("model.", 1), ("optimisers.tables.", 4)):
+        was = before[prefix + WEIGHT.format("author")]
+        for now in after[prefix + WEIGHT.format("author")].chunk(shards):
+            assert torch.equal(now[0], was[0])  # of authors outside the vocabulary
+            kept = torch.flip(now[1 + len(NEW) :], [0])
+            torch.testing.assert_close(kept, was[1:], rtol=0, atol=1e-4 if prefix == "optimisers.tables." else 0)
     fresh = after["model." + WEIGHT.format("author")][1 : 1 + len(NEW)]
     assert (fresh != 0).all()  # initialised
     assert fresh.abs().max() < 0.5
@@ -110,3 +112,38 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, arguments: Arguments, earl
     file = next(best_checkpoint(other).glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
     assert "is damaged" in refused(f"--init-from {other}")
+
+
+class Watched(StoredTensors):
+    """Knows the largest box that was read."""
+
+    largest = 0
+
+    def read(self, name: str, offsets: tuple[int, ...] = (), sizes: tuple[int, ...] = ()) -> torch.Tensor:
+        box = super().read(name, offsets, sizes)
+        self.largest = max(self.largest, len(box))
+        return box
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 100, 10_000])
+def test_a_table_is_read_by_blocks_and_each_row_goes_where_its_value_went(tmp_path: Path, block_rows: int):
+    """1,000 rows in three files, of which one half has its columns apart; 200 go and 300 come."""
+    generator = torch.Generator().manual_seed(0)
+    weight, sums = torch.randn(1000, 6, generator=generator), torch.rand(2, 1000, generator=generator)
+    files = {
+        "a": {"model.w@0,0": weight[:500], "optimisers.tables.w@0": sums[0]},
+        "b": {"model.w@500,0": weight[500:, :4].contiguous(), "optimisers.tables.w@1000": sums[1]},
+        "c": {"model.w@500,4": weight[500:, 4:].contiguous()},
+    }
+    for name, tensors in files.items():
+        write_tensors(tmp_path / f"{name}.safetensors", tensors)
+    origins = torch.cat([torch.randperm(1000, generator=generator)[:800], torch.full((300,), -1)])
+    origins = origins[torch.randperm(1100, generator=generator)]
+    new_weight, new_sums = torch.full((1100, 6), 5.0, dtype=torch.float16), torch.zeros(1100)
+    with Watched(tmp_path) as stored:
+        inherit_table(stored, {"w": new_weight}, {"w": new_sums}, origins, block_rows)
+        assert 1 <= stored.largest <= block_rows
+    for row, origin in enumerate(origins.tolist()):
+        expected = (weight[origin], sums[:, origin].mean()) if origin >= 0 else (torch.full((6,), 5.0), torch.zeros(()))
+        assert torch.equal(new_weight[row], expected[0].half())
+        torch.testing.assert_close(new_sums[row], expected[1])

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -9,7 +10,7 @@ from models.config import ModelConfig
 from models.ranker import Ranker
 from pipeline.manifest import Manifest
 from pipeline.spec import feature_column
-from pipeline.training.memory import dense_memory, host_memory
+from pipeline.training.memory import copy_memory, dense_copies, dense_memory, host_memory
 from pipeline.training.setting import mean_lengths
 
 MB = 2**20
@@ -87,6 +88,20 @@ def test_the_dense_part_is_its_parameters_four_times_and_what_a_step_keeps(manif
     activations = sum(storage.nbytes() for place, storage in kept.items() if place not in parameters)
     found = dense_memory(ranker.network, rows) - 16 * sum(p.numel() for p in dense)
     assert found == activations + outputs.nbytes
+
+
+def test_copies_of_the_dense_part_are_what_a_checkpoint_has_of_it(manifest: Manifest):
+    """What Adam has after a step, and the parameters; pinned, each tensor takes a power of two."""
+    ranker = Ranker(manifest.spec, manifest.learned.table_rows, ModelConfig(head="mmoe"), torch.device("meta"))
+    adam = torch.optim.Adam(ranker.network.parameters(), fused=True)
+    ranker.network(torch.randn(3, ranker.network.d_in)).sum().backward()
+    adam.step()
+    states = [tensor.nbytes for state in adam.state.values() for tensor in state.values()]
+    sizes = [tensor.nbytes for tensor in ranker.network.state_dict().values()] + states
+    assert len(sizes) == 4 * len(list(ranker.network.parameters()))
+    assert dense_copies(ranker.network, "cpu") == sum(sizes)
+    assert dense_copies(ranker.network, "cuda") == sum(2 ** math.ceil(math.log2(size)) for size in sizes)
+    assert [copy_memory(size, "cuda") for size in (0, 1, 4096, 4097)] == [0, 1, 4096, 8192]
 
 
 def test_lengths_are_those_of_the_training_rows(manifest: Manifest, samples: Path, tmp_path: Path):

@@ -10,11 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import tyro
 
+from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.spec import SAMPLE_ID, feature_column, label_column, mask_column, scene_column
 from pipeline.training.checkpoints import best_checkpoint, read_progress
 from pipeline.training.chunks import StoredTensors
+from pipeline.training.config import TrainConfig
+from pipeline.training.train import train
 from tests.training.altered import altered, replaced
 
 pytestmark = pytest.mark.slow
@@ -71,3 +75,14 @@ def test_many_in_a_row_end_the_run_and_name_objective_scene_and_samples(
     assert len(named) == 5
     assert named <= set(learning[SAMPLE_ID].to_pylist())
     assert not list((tmp_path / "run").glob("checkpoints/step-*"))  # of a model that never trained
+
+
+def test_a_resumed_run_goes_on_counting(tmp_path: Path, arguments: Callable[..., list[str]], samples: Path):
+    """The run ends after the fifth bad step in a row; the one that goes on from the fourth has one left."""
+    spoilt = altered(samples, tmp_path / "samples", clicks_missing)
+    options = f"--samples {spoilt} --loop.bad-steps 5 --checkpoints.every 4"
+    for resume in ("", "--resume"):
+        with pytest.raises(StrataError, match="5 steps in a row, the last of them 5, had no finite gradient"):
+            train(tyro.cli(TrainConfig, args=arguments(tmp_path / "run", f"{options} {resume}")))
+        progress = read_progress(best_checkpoint(tmp_path / "run"))
+        assert (progress.step, progress.skipped, progress.skipped_in_a_row) == (4, 4, 4)

@@ -17,7 +17,7 @@ from pipeline.training.tables import TablesConfig
 
 GB = 10**9
 CUDA = Setting(device="cuda", ranks=4, ranks_here=4, rows=4096, lengths={"tags": 3.0}, hbm=20 * GB, ddr=200 * GB,
-               dense=GB)  # fmt: skip
+               dense=GB, dense_copies=700 * 10**6)  # fmt: skip
 CPU = replace(CUDA, device="cpu", hbm=0)
 MANY = 100_000_000  # rows of 16 numbers, 6.4 GB
 
@@ -89,31 +89,56 @@ def test_columns_are_divided_no_narrower_than_said(plan: Plan, manifest: Manifes
 
 @pytest.mark.parametrize("setting", [CPU, CUDA], ids=["cpu", "cuda"])
 def test_what_the_planner_counts_is_what_tables_take(plan: Plan, setting: Setting):
-    """100 million rows of 16 numbers and one of Adagrad's; the batch is next to nothing beside them."""
+    """100 million rows of 16 numbers and one of Adagrad's; the batch is next to nothing beside them.
+
+    The copy has both; on CUDA each is pinned: 6.4 GB take 2^33 bytes, 3.2 GB 2^32, 1.6 GB 2^31, 400 MB 2^29, 100 MB
+    2^27.
+    """
 
     def figures(**options: object) -> list[str]:
         return line(plan(setting, {"user": MANY}, **options)[1], "user")
 
+    copies = ["6.8", "3.6", "1.7", "3.6"] if setting is CPU else ["9.1", "4.8", "2.3", "4.8"]
     whole = figures(overrides={"user": "table_wise"})
     assert whole[1:4] == ["100,000,000", "16", "table_wise"]
     assert whole[6:11] == ["fp32", "6.4", "GB", "400.0", "MB"]
+    assert whole[13:15] == [copies[0], "GB"]
     half = figures(overrides={"user": "table_wise"}, weights="fp16")
     assert half[6:11] == ["fp16", "3.2", "GB", "400.0", "MB"]
-    assert figures(overrides={"user": "row_wise"})[7:11] == ["1.6", "GB", "100.0", "MB"]
+    assert half[13:15] == [copies[1], "GB"]
+    rows = figures(overrides={"user": "row_wise"})
+    assert rows[7:11] == ["1.6", "GB", "100.0", "MB"]
+    assert rows[13:15] == [copies[2], "GB"]
     # Two ranks have eight columns each, and a sum for each row.
     columns = figures(overrides={"user": "column_wise"}, column_width=8)
     assert columns[7:11] == ["3.2", "GB", "400.0", "MB"]
+    assert columns[13:15] == [copies[3], "GB"]
+
+
+@pytest.mark.parametrize("kernel", ["fused", "fused_uvm_caching", "fused_uvm"])
+def test_a_copy_is_in_the_machine_wherever_its_table_is(plan: Plan, kernel: str):
+    """On each of 4 ranks 1.6 GB and 100 MB take 2^31 and 2^27 bytes; those of the other tables are next to nothing."""
+    text = plan(CUDA, {"user": MANY}, kernels=[kernel], overrides={"user": "row_wise"})[1]
+    assert line(text, "user")[13:15] == ["2.3", "GB"]
+    machine = [line.partition("; machine ")[2] for line in text.splitlines() if line.startswith("  rank ")]
+    assert [line.split(" + ")[1] for line in machine] == ["3.0 GB copy of 200.0 GB", *3 * ["2.3 GB copy of 200.0 GB"]]
+    with pytest.raises(StrataError, match=r"20\.0 GB on the device and 3\.0 GB in the machine"):
+        plan(replace(CUDA, ddr=3 * GB), {"user": MANY}, kernels=[kernel], overrides={"user": "row_wise"})
 
 
 @pytest.mark.parametrize("setting", [CPU, CUDA], ids=["cpu", "cuda"])
 def test_totals_are_those_of_the_tables(plan: Plan, setting: Setting):
-    """A replicated table has its weights, sums, gradient and the gradient's squares on every rank."""
+    """A replicated table has its weights, sums, gradient and the gradient's squares on every rank; one has the copies.
+
+    Those are 0.68 GB and the dense part's 0.7; pinned, 2^30 and 2^26 bytes and the dense part's 0.7.
+    """
     _, text = plan(setting, {"user": 10_000_000}, sharding=["data_parallel"])
     assert line(text, "user")[7:11] == ["640.0", "MB", "1.3", "GB"]
     ranks = [line for line in text.splitlines() if line.startswith("  rank ")]
     assert len(ranks) == 4
-    for rank in ranks:
-        assert " 2.0 GB tables + 1.0 GB dense part of " in rank  # 3 x 0.64 GB of numbers, 0.04 GB of sums
+    for rank, copies in zip(ranks, ["1.4 GB" if setting is CPU else "1.8 GB", "0 B", "0 B", "0 B"], strict=True):
+        assert " 2.0 GB tables + 1.0 GB dense part " in rank  # 3 x 0.64 GB of numbers, 0.04 GB of sums
+        assert f" + {copies} copy of 200.0 GB" in rank
 
 
 def test_reasons_are_those_of_the_choice(plan: Plan):
@@ -131,15 +156,16 @@ def test_reasons_are_those_of_the_choice(plan: Plan):
 
 @pytest.mark.parametrize("setting", [CPU, CUDA], ids=["cpu", "cuda"])
 def test_tables_that_do_not_fit_are_refused_with_the_numbers(plan: Plan, setting: Setting):
-    """100 billion rows would be 6.4 TB of weights; the dense part is counted once for each rank."""
+    """100 billion rows would be 6.4 TB of weights, 0.4 of sums, and their copies; on CUDA, 2^43 and 2^39 bytes."""
     with pytest.raises(StrataError) as caught:
         plan(setting, {"user": 100_000_000_000})
     message = str(caught.value)
+    need, largest = ("13.6 TB", "13.6 TB") if setting is CPU else ("16.2 TB", "16.1 TB")  # 4.7 GB are between them
     memory = "200.0 GB" if setting is CPU else "20.0 GB on the device and 200.0 GB in the machine"
     assert message.startswith(
-        f"--tables: do not fit: at least 6.8 TB needed for 4 ranks on {setting.device} together (largest table `user` "
-        f"6.8 TB, dense part 1.0 GB on each), where each has {memory}, of which 10% is kept free; "
-        "use more ranks or smaller tables"
+        f"--tables: do not fit: at least {need} needed for 4 ranks on {setting.device} together, with copies for "
+        f"checkpoints (largest table `user` {largest}, dense part 1.0 GB on each), where each has {memory}, of which "
+        "10% is kept free; use more ranks or smaller tables"
     )
     assert ("--tables.weights fp16" in message) == (setting is CPU)
 
@@ -150,12 +176,12 @@ def test_a_dense_part_that_does_not_fit_is_refused(plan: Plan):
 
 
 def test_room_is_kept_free(plan: Plan):
-    """200 GB on one rank are 180 for the tables and 1 for the dense part."""
+    """200 GB on one rank are 180 for the tables, 1 for the dense part, and 0.7 for its copies."""
     alone = replace(CPU, ranks=1, ranks_here=1)
-    gigabyte = GB // 68  # rows of 16 numbers and one of Adagrad's
-    plan(alone, {"user": 178 * gigabyte})
+    megabyte = 10**6 // (2 * 68)  # rows of 16 numbers and one of Adagrad's, with a copy of all
+    plan(alone, {"user": 178_000 * megabyte})
     with pytest.raises(StrataError, match="1 rank on cpu"):
-        plan(alone, {"user": 180 * gigabyte})
+        plan(alone, {"user": 178_700 * megabyte})
 
 
 def test_with_less_precise_weights_only_overrides_replicate(plan: Plan):

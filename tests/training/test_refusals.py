@@ -133,13 +133,13 @@ def test_what_a_cpu_cannot_do_with_tables_is_refused(tmp_path: Path, arguments: 
 
 
 def test_a_table_too_large_for_this_machine_is_refused(tmp_path: Path, arguments: Arguments, samples: Path):
-    """Its weights would take 6.4 TB."""
+    """Its weights would take 6.4 TB, its sums 0.4, and both have a copy."""
     manifest = json.loads((samples / MANIFEST).read_text())
     manifest["learned"]["table_rows"]["user"] = 10**11
     large = link(samples, tmp_path / "samples", manifest)
     message = refusal(arguments(tmp_path / "run", f"--samples {large}"))
     assert message.startswith(
-        "--tables: do not fit: at least 6.8 TB needed for 1 rank on cpu together (largest table `user`"
+        "--tables: do not fit: at least 13.6 TB needed for 1 rank on cpu together, with copies for checkpoints (largest"
     )
     assert not (tmp_path / "run").exists()
 

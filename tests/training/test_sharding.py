@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
 from torchrec.distributed import DistributedModelParallel
@@ -12,10 +13,13 @@ from torchrec.distributed import DistributedModelParallel
 from models.config import ModelConfig
 from models.ranker import Ranker
 from pipeline.manifest import Manifest
+from pipeline.training.checkpoints import Progress, checkpoint_path
 from pipeline.training.chunks import chunks_of, load_state, write_tensors
 from pipeline.training.optimisers import DenseConfig, Optimisers
-from pipeline.training.plan import plan_together
+from pipeline.training.plan import TablePlan, plan_together
+from pipeline.training.plan_text import size
 from pipeline.training.processes import Rank, process_group
+from pipeline.training.saver import Saver
 from pipeline.training.sharding import shard
 from pipeline.training.tables import TablesConfig
 
@@ -32,16 +36,26 @@ def rank() -> Iterator[Rank]:
 
 
 @pytest.fixture
-def make(manifest: Manifest, samples: Path, rank: Rank):
-    """`make("column_wise", column_width=4)`: a model with all tables sharded so, and its optimisers."""
+def plan(manifest: Manifest, samples: Path, rank: Rank):
+    """`plan("column_wise", column_width=4)`: a model, a plan that shards all its tables so, and what was asked for."""
 
-    def make(kind: str, **options: object) -> tuple[DistributedModelParallel, Optimisers]:
+    def plan(kind: str, **options: object) -> tuple[Ranker, TablePlan, TablesConfig]:
         options = {"sharding": [kind], "learning_rate": RATE, "init_std": 0.5} | options
         config = TablesConfig.model_validate(options)
         torch.manual_seed(0)
         ranker = Ranker(manifest.spec, manifest.learned.table_rows, ModelConfig(), torch.device("meta"))
-        plan = plan_together(ranker, manifest.spec, samples, config, B, rank)
-        model = shard(ranker, plan, config, rank, seed=3)
+        return ranker, plan_together(ranker, manifest.spec, samples, config, B, rank), config
+
+    return plan
+
+
+@pytest.fixture
+def make(plan, rank: Rank):
+    """`make("column_wise", column_width=4)`: a model with all tables sharded so, and its optimisers."""
+
+    def make(kind: str, **options: object) -> tuple[DistributedModelParallel, Optimisers]:
+        ranker, planned, config = plan(kind, **options)
+        model = shard(ranker, planned, config, rank, seed=3)
         return model, Optimisers(model, DenseConfig(), config)
 
     return make
@@ -153,6 +167,27 @@ def test_sums_of_rows_go_on_in_columns(make, batches, manifest: Manifest, tmp_pa
     _, divided = make("column_wise", column_width=8)
     divided.load(checkpoint)
     torch.testing.assert_close(sums(divided), sums(optimisers).repeat(2))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "table_wise"},
+        {"kind": "table_wise", "weights": "fp16"},
+        {"kind": "column_wise", "column_width": 4},
+        {"kind": "data_parallel"},
+    ],
+    ids=lambda options: " ".join(map(str, options.values())),
+)
+def test_copies_for_checkpoints_are_planned_as_they_are(
+    plan, make, rank: Rank, tmp_path: Path, options: dict[str, object]
+):
+    model, optimisers = make(**options)
+    with Saver(tmp_path, rank, keep=1) as saver:
+        saver.save({"model": model.state_dict(), "optimisers": optimisers.state()}, Progress(encoding="", step=1))
+    written = load_file(checkpoint_path(tmp_path, 1) / "rank-00000.safetensors")
+    copies = size(sum(tensor.nbytes for tensor in written.values()))
+    assert f" dense part + {copies} copy of " in plan(**options)[1].text
 
 
 def test_weights_of_half_the_size_learn_the_same(make, batches, manifest: Manifest, tmp_path: Path):

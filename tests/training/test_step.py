@@ -74,7 +74,7 @@ def test_a_step_asks_the_device_for_nothing(spec_path: Path, precision: torch.dt
     skipping: list[Tensor] = []
     optimisers = SimpleNamespace(skip_unless=skipping.append)  # Adam's own step asks for nothing
     stepper = Stepper(ranker.embeddings, gradients, optimisers, torch.device("cpu"))
-    window = Window(objectives, META, skipped=0)
+    window = Window(objectives, META, skipped=0, in_a_row=0)
     rows = batch(spec)
     stepper._forward(rows)  # the first one may copy what then stays
     with NothingFromTheHost(), NothingFromLists():
