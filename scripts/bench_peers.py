@@ -38,7 +38,7 @@ DIFFERENCES = """
 
 def main(
     rows: int = 300_000,
-    batch_size: int = 8192,
+    batch_size: int = 4096,
     peer_windows: int = 4,
     rounds: int = 2,
     cores: int = 2,
@@ -82,7 +82,7 @@ def measured(
         folder = Path(temporary)
         python(["reference/workload.py", "--out", folder, "--rows", rows, "--table-rows", table_rows], cores)
         for number in range(rounds):
-            lines = trained(folder, f"run-{number}", Mode(cores, 1), batch_size)
+            lines = trained(folder, f"run-{number}", Mode(1, cores), batch_size)
             windows["strata"] += [line["samples_per_s"] for line in lines]
             for peer in PEERS:
                 words = ["reference/peers.py", peer, folder / "samples", batch_size, peer_windows, adam, *MODEL]
