@@ -4,10 +4,10 @@
 python scripts/bench_peers.py --json bench_peers.json
 
 Needs the extra `bench`. All train the same PLE on the same rows of the same ids, lists of ids and numbers, with batches
-of one size on the same cores, Strata with a rank on each. Each run is a fresh process, and in each round everything
-runs once, so that a slow minute of the machine hits all alike; the table has the median over the windows and, in
-brackets, the least and the greatest. Strata reads its batches from Parquet while it trains; the peers hold the rows in
-memory before the clock starts, and train as their documentation shows, without regularisation.
+of one size on the same cores, Strata as one rank with a thread on each. Each run is a fresh process, and in each round
+everything runs once, so that a slow minute of the machine hits all alike; the table has the median over the windows
+and, in brackets, the least and the greatest. Strata reads its batches from Parquet while it trains; the peers hold the
+rows in memory before the clock starts, and train as their documentation shows, without regularisation.
 """
 
 import importlib.metadata

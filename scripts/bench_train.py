@@ -45,7 +45,6 @@ def main(
     """
     if quick:
         rows, table_rows, rounds = 8_000, 10_000, 1
-    window_rows = 8_000 if quick else 2 * 262_144  # batches come in bursts, one per shuffle buffer
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # inherited by all processes started from here
     modes = {
         "default": Mode(1, cores),
@@ -62,7 +61,7 @@ def main(
                 lines = trained(folder, f"run-{number}-{name}", mode, batch_size)
                 windows[name] += [line["samples_per_s"] for line in lines]
                 windows["wait"] += [line["data_wait"] for line in lines]
-            words = ["reference/measure.py", folder / "spec.yaml", folder / "samples", batch_size, window_rows, *MODEL]
+            words = ["reference/measure.py", folder / "spec.yaml", folder / "samples", batch_size, *MODEL]
             measured = json.loads(python(words, cores))
             for what in ("batches", "float32", "bfloat16"):
                 windows[what] += measured[what]

@@ -49,7 +49,7 @@ class Progress(BaseModel):
     skipped: int = 0
     """Steps that changed nothing because their loss or gradient was not finite."""
     skipped_in_a_row: int = 0
-    """Of these, the last ones, with no other step between them or after."""
+    """How many of them came last, with no other step between them or after."""
     valid_loss: float | None = None
     """Of this very step, if it was validated."""
     best_loss: float | None = None

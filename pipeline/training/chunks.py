@@ -24,7 +24,7 @@ from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from pipeline.errors import LocalError, StrataError
 
 SUFFIX = ".safetensors"
-COMPARED = 2**24  # bytes at a time
+BLOCK = 2**24  # bytes of a tensor and of its file that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def _bytes(tensor: Tensor) -> np.ndarray:
 
 def _equal(left: np.ndarray, right: np.ndarray) -> bool:
     """A block after another, because NumPy takes as much memory for the answer as for what it compares."""
-    blocks = range(0, max(len(left), len(right)), COMPARED)
-    return all(np.array_equal(left[at : at + COMPARED], right[at : at + COMPARED]) for at in blocks)
+    blocks = range(0, max(len(left), len(right)), BLOCK)
+    return all(np.array_equal(left[at : at + BLOCK], right[at : at + BLOCK]) for at in blocks)
 
 
 class StoredTensors:

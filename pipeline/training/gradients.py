@@ -26,7 +26,7 @@ def slices(config: ModelConfig, rank: Rank) -> int:
 
 def _alone() -> None:
     """Has this thread compute by itself."""
-    torch.get_num_threads()  # PyTorch gives each thread the process's number, but only once it is asked for
+    torch.get_num_threads()  # when first asked, PyTorch sets a thread's number to the process's, which would undo ours
     torch.set_num_threads(1)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,7 +84,8 @@ def inherit(
         for table, weight in weights.items():
             origins = _origins(ancestor, table, stored.shapes[f"model.{weight}"][0], samples, manifest)
             new_rows += int((origins < 0).sum())
-            inherit_table(stored, {weight: model[weight]}, {weight: optimiser_states["tables"][weight]}, origins)
+            rows = chunks_of({"model": {weight: model[weight]}})
+            inherit_table(stored, rows, chunks_of({weight: optimiser_states["tables"][weight]}), origins)
     dense = {name: value for name, value in model.items() if name not in weights.values()}
     load_state(ancestor.checkpoint, {"model": dense, "optimisers": {"adam": optimiser_states["adam"]}})
     return f"initialised from {ancestor.checkpoint}; {new_rows:,} rows of its tables are new"
@@ -92,16 +93,20 @@ def inherit(
 
 @torch.no_grad()
 def inherit_table(
-    stored: StoredTensors, weight: dict[str, Any], sums: dict[str, Any], origins: Tensor, block_rows: int = BLOCK_ROWS
+    stored: StoredTensors,
+    weights: Iterable[Chunk],
+    sums: Iterable[Chunk],
+    origins: Tensor,
+    block_rows: int = BLOCK_ROWS,
 ) -> None:
     """Fills what this rank holds of a table, and Adagrad's sums of it, by at most `block_rows` rows at a time.
 
-    `weight` and `sums` are states with the table alone, `origins` those of all its rows, as `_origins` gives them.
+    `origins` are those of all its rows, as `_origins` gives them.
     """
-    for chunk in chunks_of({"model": weight}):
+    for chunk in weights:
         first = chunk.offsets[0]
         _fill(chunk.tensor, origins[first : first + len(chunk.tensor)], partial(_weights, stored, chunk), block_rows)
-    for chunk in chunks_of(sums):
+    for chunk in sums:
         first = first_row(chunk, len(origins))
         before = partial(undivided_sums, stored, chunk.name)
         _fill(chunk.tensor, origins[first : first + len(chunk.tensor)], before, block_rows)
@@ -113,9 +118,10 @@ def _weights(stored: StoredTensors, chunk: Chunk, first: int, last: int) -> Tens
 
 
 def _fill(rows: Tensor, origins: Tensor, before: Callable[[int, int], Tensor], block_rows: int) -> None:
-    """Fills those of `rows` that have an origin: each by its row of the earlier table, of which `before` reads some.
+    """Copies into every one of `rows` that has an origin that row of the earlier table.
 
-    Goes through that table from its first row to its last, because neighbours there are most often neighbours here.
+    `before(first, last)` reads its rows `first` to `last`, exclusive: at most `block_rows` at a time, one block after the
+    other, so that none is read twice.
     """
     ordered, order = origins.sort()
     low = int(torch.searchsorted(ordered, 0))

@@ -10,7 +10,7 @@ from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import ParameterConstraints, PlannerError, ShardingOption, Stats, Storage
+from torchrec.distributed.planner.types import ParameterConstraints, PlannerError, ShardingOption, Stats
 from torchrec.distributed.types import CacheParams, ShardingPlan
 from torchrec.modules.embedding_configs import DataType
 from torchrec.optim import RowWiseAdagrad
@@ -75,10 +75,9 @@ def make_plan(ranker: Ranker, config: TablesConfig, setting: Setting) -> TablePl
         world_size=setting.ranks,
         local_world_size=setting.ranks_here,
         compute_device=setting.device,
-        hbm_cap=setting.for_tables.hbm,
-        ddr_cap=setting.for_tables.ddr,
     )
-    topology.devices[0].storage -= Storage(hbm=0, ddr=setting.dense_copies)
+    for rank, device in enumerate(topology.devices):
+        device.storage = setting.room(rank)
     estimators = [EmbeddingPerfEstimator(topology, constraints), StorageEstimator(topology, constraints)]
     enumerator = EmbeddingEnumerator(topology, setting.rows, constraints, estimators)
     chosen = _Chosen()
@@ -92,6 +91,8 @@ def make_plan(ranker: Ranker, config: TablesConfig, setting: Setting) -> TablePl
     )
     sharders = [sharder(config, setting.device, setting.rows)]
     options = enumerator.enumerate(ranker, sharders)
+    if setting.room(rank=0).ddr < 0:  # the planner would but leave the first rank without tables
+        raise no_room(options, config, setting)
     try:
         sharding = planner.plan(ranker, sharders)
     except PlannerError:

@@ -9,20 +9,8 @@ from pipeline.training.setting import HEADROOM, Setting
 from pipeline.training.storage import copy_bytes, state_bytes, weight_bytes
 from pipeline.training.tables import TablesConfig
 
-HEADER = (
-    "table",
-    "rows",
-    "dim",
-    "sharding",
-    "kernel",
-    "ranks",
-    "precision",
-    "weights",
-    "update",
-    "batch",
-    "copy",
-    "estimate",
-)
+HEADER = ("table", "rows", "dim", "sharding", "kernel", "ranks", "precision", "weights", "update", "batch", "copy",
+          "estimate")  # fmt: skip
 NUMBERS = {"rows", "dim", "weights", "update", "batch", "copy", "estimate"}
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -121,7 +109,7 @@ def _reason(option: ShardingOption, options: Sequence[ShardingOption], config: T
     said = "fixed by " + " and ".join(f"--tables.{flag}" for flag in fixed) if fixed else ""
     if not others:
         return said or "nothing else is allowed"
-    fitting = [other for other in others if _largest(other).fits_in(setting.for_tables)]
+    fitting = [other for other in others if _fits(other, setting)]
     if not fitting:
         reason = "only this fits"
     elif all(_cost(option) <= _cost(other) for other in fitting):
@@ -134,6 +122,12 @@ def _reason(option: ShardingOption, options: Sequence[ShardingOption], config: T
     return "; ".join([*([said] if said else []), f"{reason}. Else: {'; '.join(alternatives)}"])
 
 
+def _fits(option: ShardingOption, setting: Setting) -> bool:
+    """Whether there is room for an option, were it alone; some have a shard on every rank, so on the first one too."""
+    everywhere = option.sharding_type in ("row_wise", "data_parallel")
+    return bool(_largest(option).fits_in(setting.room(0 if everywhere or setting.ranks == 1 else 1)))
+
+
 def _totals(chosen: Sequence[ShardingOption], setting: Setting) -> Iterator[str]:
     """A line for each rank."""
     for rank in range(setting.ranks):
@@ -142,10 +136,10 @@ def _totals(chosen: Sequence[ShardingOption], setting: Setting) -> Iterator[str]
         tables = sum((shard.storage for _, shard in mine), Storage(0, 0)) - Storage(hbm=0, ddr=copies)
         copies += setting.dense_copies if rank == 0 else 0
         if setting.hbm:
-            yield (f"device {size(tables.hbm)} tables + {size(setting.dense)} dense part of {size(setting.hbm)}; "
-                   f"machine {size(tables.ddr)} tables + {size(copies)} copy of {size(setting.ddr)}")  # fmt: skip
+            yield (f"device {size(tables.hbm)} tables + {size(setting.dense)} dense part, of {size(setting.hbm)}; "
+                   f"machine {size(tables.ddr)} tables + {size(copies)} copies, of {size(setting.ddr)}")  # fmt: skip
         else:
-            yield (f"{size(tables.ddr)} tables + {size(setting.dense)} dense part + {size(copies)} copy "
+            yield (f"{size(tables.ddr)} tables + {size(setting.dense)} dense part + {size(copies)} copies, "
                    f"of {size(setting.ddr)}")  # fmt: skip
 
 

@@ -39,10 +39,10 @@ class Setting:
     dense_copies: int
     """What copies of it take in the machine, of the first rank alone, from which checkpoints are written."""
 
-    @property
-    def for_tables(self) -> Storage:
-        """What is left; less than nothing where the dense part alone is too large."""
+    def room(self, rank: int) -> Storage:
+        """What tables may take on a rank; less than nothing where the dense part alone is too large."""
         hbm, ddr = (int(size * (1 - HEADROOM)) for size in (self.hbm, self.ddr))
+        ddr -= self.dense_copies if rank == 0 else 0
         return Storage(hbm=hbm - self.dense, ddr=ddr) if self.hbm else Storage(hbm=0, ddr=ddr - self.dense)
 
 

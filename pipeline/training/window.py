@@ -10,7 +10,7 @@ class Window:
     """Adds up the outcomes of steps on the device, where nothing waits for them; asking for a number does."""
 
     def __init__(self, objectives: Objectives, device: torch.device, skipped: int, in_a_row: int) -> None:
-        """Before this process began `skipped` steps were, the last of them `in_a_row`."""
+        """Before this process began, `skipped` steps were skipped, the last `in_a_row` of them one after the other."""
         self._terms = len(objectives.layout.terms)
         self._device = device
         self._skipped = torch.tensor(skipped, device=device)

@@ -1,6 +1,6 @@
 """Measures what scripts/bench_train.py compares training with; prints it as JSON, rates as lists of windows.
 
-python scripts/reference/measure.py SPEC SAMPLES BATCH_SIZE ROWS_OF_A_WINDOW [--model.FLAG VALUE ...]
+python scripts/reference/measure.py SPEC SAMPLES BATCH_SIZE [--model.FLAG VALUE ...]
 """
 
 import json
@@ -28,9 +28,11 @@ WINDOWS, WARM_UP = 7, 2
 SIZE = 2048  # of square matrices, large enough for the libraries' best
 
 
-def batches(store: Path, batch_size: int, window_rows: int) -> Iterator[float]:
+def batches(store: Path, batch_size: int) -> Iterator[float]:
     """Samples/s from Parquet to ready tensors, shuffled as in training."""
-    reader = BatchReader(store, load_manifest(store), "train", batch_size, LoopConfig().shuffle_rows)
+    manifest, buffer_rows = load_manifest(store), LoopConfig().shuffle_rows
+    reader = BatchReader(store, manifest, "train", batch_size, buffer_rows)
+    window_rows = 2 * min(buffer_rows, manifest.rows("train"))  # batches come in bursts, one per buffer
     rows, began, windows = 0, time.perf_counter(), 0
     for batch in chain.from_iterable(map(reader.batches, count())):
         rows += int(batch.weight.count_nonzero())  # without the rows that fill batches up
@@ -66,9 +68,9 @@ def flops(spec: Spec, flags: list[str]) -> float:
 
 
 if __name__ == "__main__":
-    spec_path, store, batch_size, window_rows, *flags = sys.argv[1:]
+    spec_path, store, batch_size, *flags = sys.argv[1:]
     measured = {
-        "batches": list(batches(Path(store), int(batch_size), int(window_rows))),
+        "batches": list(batches(Path(store), int(batch_size))),
         "float32": list(products(torch.float32)),
         "bfloat16": list(products(torch.bfloat16)),
         "flops": flops(load_spec(Path(spec_path)), flags),

@@ -1,5 +1,7 @@
 """The dense network's gradients, by slices and in bf16, against one plain backward pass."""
 
+import threading
+
 import pytest
 import torch
 
@@ -63,6 +65,23 @@ def test_slices_add_up_to_the_whole_batch(network: Network, objectives: Objectiv
     grads = torch.cat([weight.grad.view(-1) for weight in network.parameters()])
     assert torch.equal(grads, gradients.flat_P)  # these are what Adam looks at
     assert torch.get_num_threads() == threads
+
+
+def test_a_slice_has_one_thread_and_the_caller_keeps_all(network: Network, objectives: Objectives):
+    together = threading.Barrier(2, timeout=60)
+
+    def threads(_: int) -> int:
+        together.wait()
+        return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        gradients = DenseGradients(network, objectives, torch.float32, 2)
+        assert list(gradients._pool.map(threads, range(2))) == [1, 1]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_same_slices_give_the_same_bits(network: Network, objectives: Objectives, rows):

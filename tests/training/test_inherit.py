@@ -15,7 +15,7 @@ import tyro
 from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.training.checkpoints import best_checkpoint, read_progress
-from pipeline.training.chunks import StoredTensors, write_tensors
+from pipeline.training.chunks import Chunk, StoredTensors, write_tensors
 from pipeline.training.config import TrainConfig
 from pipeline.training.inherit import WEIGHT, inherit_table
 from pipeline.training.train import train
@@ -87,6 +87,9 @@ def test_rows_go_where_their_values_went_and_only_new_days_are_trained_on(
     others = [name for name in before if name.startswith("model.") and "author" not in name]
     assert len(others) > 20
     assert all(torch.equal(before[name], after[name]) for name in others)
+    whole = [name for name in before if name.startswith("optimisers.tables.") and "author" not in name]
+    assert len(whole) > 5
+    assert all(torch.allclose(before[name], after[name], rtol=0, atol=1e-4) for name in whole)
     progress = read_progress(best_checkpoint(tmp_path / "run"))
     days = manifest.days("train")
     assert (progress.first_day, progress.last_day, progress.step) == (days[-1], days[-1], 1)
@@ -127,7 +130,10 @@ class Watched(StoredTensors):
 
 @pytest.mark.parametrize("block_rows", [1, 7, 100, 10_000])
 def test_a_table_is_read_by_blocks_and_each_row_goes_where_its_value_went(tmp_path: Path, block_rows: int):
-    """1,000 rows in three files, of which one half has its columns apart; 200 go and 300 come."""
+    """1,000 rows in three files, of which one half has its columns apart; 200 go and 300 come.
+
+    They are taken by two ranks: one with the rows up to 400, one with the others, in parts of two and four columns.
+    """
     generator = torch.Generator().manual_seed(0)
     weight, sums = torch.randn(1000, 6, generator=generator), torch.rand(2, 1000, generator=generator)
     files = {
@@ -139,10 +145,17 @@ def test_a_table_is_read_by_blocks_and_each_row_goes_where_its_value_went(tmp_pa
         write_tensors(tmp_path / f"{name}.safetensors", tensors)
     origins = torch.cat([torch.randperm(1000, generator=generator)[:800], torch.full((300,), -1)])
     origins = origins[torch.randperm(1100, generator=generator)]
-    new_weight, new_sums = torch.full((1100, 6), 5.0, dtype=torch.float16), torch.zeros(1100)
+    new_weight, new_sums = torch.full((1100, 6), 5.0, dtype=torch.float16), torch.zeros(2200)
+    columns = {0: new_weight[400:, :2], 2: new_weight[400:, 2:]}
+    first_rank = [Chunk("model.w", (1100, 6), (0, 0), new_weight[:400], False)]
+    first_sums = [Chunk("w", (2200,), (0,), new_sums[:400], False)]
+    other_rank = [Chunk("model.w", (1100, 6), (400, first), part, False) for first, part in columns.items()]
+    other_sums = [Chunk("w", (2200,), (first,), new_sums[first : first + 700], False) for first in (400, 1500)]
     with Watched(tmp_path) as stored:
-        inherit_table(stored, {"w": new_weight}, {"w": new_sums}, origins, block_rows)
+        inherit_table(stored, first_rank, first_sums, origins, block_rows)
+        inherit_table(stored, other_rank, other_sums, origins, block_rows)
         assert 1 <= stored.largest <= block_rows
+    assert torch.equal(new_sums[400:1100], new_sums[1500:])  # of either part of the columns
     for row, origin in enumerate(origins.tolist()):
         expected = (weight[origin], sums[:, origin].mean()) if origin >= 0 else (torch.full((6,), 5.0), torch.zeros(()))
         assert torch.equal(new_weight[row], expected[0].half())

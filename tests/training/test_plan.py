@@ -120,8 +120,9 @@ def test_a_copy_is_in_the_machine_wherever_its_table_is(plan: Plan, kernel: str)
     """On each of 4 ranks 1.6 GB and 100 MB take 2^31 and 2^27 bytes; those of the other tables are next to nothing."""
     text = plan(CUDA, {"user": MANY}, kernels=[kernel], overrides={"user": "row_wise"})[1]
     assert line(text, "user")[13:15] == ["2.3", "GB"]
-    machine = [line.partition("; machine ")[2] for line in text.splitlines() if line.startswith("  rank ")]
-    assert [line.split(" + ")[1] for line in machine] == ["3.0 GB copy of 200.0 GB", *3 * ["2.3 GB copy of 200.0 GB"]]
+    machine = [row.partition("; machine ")[2] for row in text.splitlines() if row.startswith("  rank ")]
+    expected = ["3.0 GB copies, of 200.0 GB", *3 * ["2.3 GB copies, of 200.0 GB"]]
+    assert [row.split(" + ")[1] for row in machine] == expected
     with pytest.raises(StrataError, match=r"20\.0 GB on the device and 3\.0 GB in the machine"):
         plan(replace(CUDA, ddr=3 * GB), {"user": MANY}, kernels=[kernel], overrides={"user": "row_wise"})
 
@@ -137,8 +138,8 @@ def test_totals_are_those_of_the_tables(plan: Plan, setting: Setting):
     ranks = [line for line in text.splitlines() if line.startswith("  rank ")]
     assert len(ranks) == 4
     for rank, copies in zip(ranks, ["1.4 GB" if setting is CPU else "1.8 GB", "0 B", "0 B", "0 B"], strict=True):
-        assert " 2.0 GB tables + 1.0 GB dense part " in rank  # 3 x 0.64 GB of numbers, 0.04 GB of sums
-        assert f" + {copies} copy of 200.0 GB" in rank
+        assert " 2.0 GB tables + 1.0 GB dense part" in rank  # 3 x 0.64 GB of numbers, 0.04 GB of sums
+        assert f" + {copies} copies, of 200.0 GB" in rank
 
 
 def test_reasons_are_those_of_the_choice(plan: Plan):
@@ -173,6 +174,9 @@ def test_tables_that_do_not_fit_are_refused_with_the_numbers(plan: Plan, setting
 def test_a_dense_part_that_does_not_fit_is_refused(plan: Plan):
     with pytest.raises(StrataError, match=r"dense part 150\.0 GB on each\), where each has 100\.0 GB"):
         plan(replace(CPU, ddr=100 * GB, dense=150 * GB))
+    # On the first rank alone, beside tables that the other ranks could hold.
+    with pytest.raises(StrataError, match=r"dense part 50\.0 GB on each\), where each has 100\.0 GB"):
+        plan(replace(CPU, ddr=100 * GB, dense=50 * GB, dense_copies=50 * GB), sharding=["table_wise"])
 
 
 def test_room_is_kept_free(plan: Plan):

@@ -187,7 +187,11 @@ def test_copies_for_checkpoints_are_planned_as_they_are(
         saver.save({"model": model.state_dict(), "optimisers": optimisers.state()}, Progress(encoding="", step=1))
     written = load_file(checkpoint_path(tmp_path, 1) / "rank-00000.safetensors")
     copies = size(sum(tensor.nbytes for tensor in written.values()))
-    assert f" dense part + {copies} copy of " in plan(**options)[1].text
+    text = plan(**options)[1].text
+    assert f" dense part + {copies} copies, of " in text
+    (line,) = [line for line in text.splitlines() if line.startswith("user ")]
+    user = size(sum(tensor.nbytes for name, tensor in written.items() if name.partition("@")[0].endswith(USER)))
+    assert " ".join(line.split()[-4:-2]) == user
 
 
 def test_weights_of_half_the_size_learn_the_same(make, batches, manifest: Manifest, tmp_path: Path):

@@ -123,7 +123,7 @@ def _write(store: Folder, path: str, split: SplitName, day: date, samples: pl.Da
     buffer = io.BytesIO()
     smallest, largest = ROWS_PER_GROUP
     group = min(largest, max(smallest, samples.height // GROUPS_PER_FILE))
-    # Every epoch decodes what is written once: lz4 takes a third more room than zstd, but two thirds of its time.
+    # Every epoch decodes what is written once: lz4 takes a third more room than zstd, and two thirds of its time.
     samples.write_parquet(buffer, row_group_size=group, compression="lz4")
     content = buffer.getvalue()
     size = store.write(path, content)
