@@ -120,8 +120,8 @@ def _weights(stored: StoredTensors, chunk: Chunk, first: int, last: int) -> Tens
 def _fill(rows: Tensor, origins: Tensor, before: Callable[[int, int], Tensor], block_rows: int) -> None:
     """Copies into every one of `rows` that has an origin that row of the earlier table.
 
-    `before(first, last)` reads its rows `first` to `last`, exclusive: at most `block_rows` at a time, one block after the
-    other, so that none is read twice.
+    `before(first, last)` reads its rows `first` to `last`, exclusive. Blocks of at most `block_rows` follow each other,
+    so none is read twice.
     """
     ordered, order = origins.sort()
     low = int(torch.searchsorted(ordered, 0))
