@@ -82,6 +82,8 @@ def process_group(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[Rank]:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_cuda else torch.device("cpu")
     if on_cuda:
         torch.cuda.set_device(device)
+    else:
+        _keep_to_own_cores()
     backend = "nccl" if on_cuda else "gloo"
     store = _torchruns_store()
     if store is not None:
@@ -96,6 +98,18 @@ def process_group(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[Rank]:
         yield Rank(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
+
+
+def _keep_to_own_cores() -> None:
+    """Where the threads of this machine's ranks are as many as its cores, gives each rank its own.
+
+    Left to itself the system now and then puts two ranks on one core, and all ranks wait for these.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    rank, ranks = (int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)))
+    threads = torch.get_num_threads()
+    if threads * ranks == len(cores):
+        os.sched_setaffinity(0, cores[rank * threads : (rank + 1) * threads])
 
 
 def _attempt(store: TCPStore, rank: int, ranks: int) -> str:
