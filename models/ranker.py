@@ -44,6 +44,11 @@ class Network(nn.Module):
         return copied
 
 
+def table_weight(table: str) -> str:
+    """The name of a table's weights in the state of a `Ranker`, sharded or not."""
+    return f"embeddings.tables.embedding_bags.{table}.weight"
+
+
 class Ranker(nn.Module):
     """Predicts every objective of a spec for every row; `layout` says which output column is which.
 

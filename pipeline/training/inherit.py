@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.config import ModelConfig
+from models.ranker import table_weight
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.spec import Spec
@@ -25,7 +26,6 @@ from pipeline.training.processes import Rank
 
 VOCABULARIES = "checkpoints/vocabularies"
 BLOCK_ROWS = 65_536  # of a table of the earlier run, at most, in memory at a time
-WEIGHT = "embeddings.tables.embedding_bags.{}.weight"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def inherit(
     """
     new_rows = 0
     optimiser_states = optimisers.state()
-    weights = {table: WEIGHT.format(table) for table in manifest.spec.tables}
+    weights = {table: table_weight(table) for table in manifest.spec.tables}
     with StoredTensors(ancestor.checkpoint) as stored:
         for table, weight in weights.items():
             origins = _origins(ancestor, table, stored.shapes[f"model.{weight}"][0], samples, manifest)

@@ -77,13 +77,14 @@ def process_group(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[Rank]:
     quiet_libraries()
     if wanted == "cuda" and not torch.cuda.is_available():
         raise StrataError("there is no CUDA device", where="--device cuda", fix="use --device cpu")
-    enough = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # NCCL: a device for each rank
+    rank_here, ranks_here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    enough = torch.cuda.device_count() >= ranks_here  # NCCL: a device for each rank
     on_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available() and enough)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_cuda else torch.device("cpu")
+    device = torch.device("cuda", rank_here) if on_cuda else torch.device("cpu")
     if on_cuda:
         torch.cuda.set_device(device)
     else:
-        _keep_to_own_cores()
+        _keep_to_own_cores(rank_here, ranks_here)
     backend = "nccl" if on_cuda else "gloo"
     store = _torchruns_store()
     if store is not None:
@@ -100,13 +101,12 @@ def process_group(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[Rank]:
         dist.destroy_process_group()
 
 
-def _keep_to_own_cores() -> None:
+def _keep_to_own_cores(rank: int, ranks: int) -> None:
     """Where the threads of this machine's ranks are as many as its cores, gives each rank its own.
 
     Left to itself the system now and then puts two ranks on one core, and all ranks wait for these.
     """
     cores = sorted(os.sched_getaffinity(0))
-    rank, ranks = (int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)))
     threads = torch.get_num_threads()
     if threads * ranks == len(cores):
         os.sched_setaffinity(0, cores[rank * threads : (rank + 1) * threads])

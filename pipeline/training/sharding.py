@@ -8,7 +8,7 @@ from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torchrec import EmbeddingBagConfig
 from torchrec.distributed import DistributedModelParallel
 
-from models.ranker import Ranker
+from models.ranker import Ranker, table_weight
 from pipeline.training.plan import TablePlan, sharder
 from pipeline.training.processes import Rank
 from pipeline.training.tables import TablesConfig
@@ -38,7 +38,7 @@ def _fill_tables(model: DistributedModelParallel, tables: list[EmbeddingBagConfi
     """Normal(0, std), drawn per table in blocks of rows: a shard draws the blocks that it overlaps."""
     state = model.state_dict()
     for index, table in enumerate(tables):
-        weight = state[f"embeddings.tables.embedding_bags.{table.name}.weight"]
+        weight = state[table_weight(table.name)]
         if isinstance(weight, ShardedTensor):
             for local in weight.local_shards():
                 _fill(local.tensor, local.metadata.shard_offsets, table.embedding_dim, std, [seed, index])

@@ -12,12 +12,13 @@ import pytest
 import torch
 import tyro
 
+from models.ranker import table_weight
 from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.training.checkpoints import best_checkpoint, read_progress
 from pipeline.training.chunks import Chunk, StoredTensors, write_tensors
 from pipeline.training.config import TrainConfig
-from pipeline.training.inherit import WEIGHT, inherit_table
+from pipeline.training.inherit import inherit_table
 from pipeline.training.train import train
 
 Arguments = Callable[..., list[str]]
@@ -76,12 +77,12 @@ def test_rows_go_where_their_values_went_and_only_new_days_are_trained_on(
     before, after = tensors(earlier), tensors(tmp_path / "run")
     assert after.keys() == before.keys()
     for prefix, shards in (("model.", 1), ("optimisers.tables.", 4)):
-        was = before[prefix + WEIGHT.format("author")]
-        for now in after[prefix + WEIGHT.format("author")].chunk(shards):
+        was = before[prefix + table_weight("author")]
+        for now in after[prefix + table_weight("author")].chunk(shards):
             assert torch.equal(now[0], was[0])  # of authors outside the vocabulary
             kept = torch.flip(now[1 + len(NEW) :], [0])
             torch.testing.assert_close(kept, was[1:], rtol=0, atol=1e-4 if prefix == "optimisers.tables." else 0)
-    fresh = after["model." + WEIGHT.format("author")][1 : 1 + len(NEW)]
+    fresh = after["model." + table_weight("author")][1 : 1 + len(NEW)]
     assert (fresh != 0).all()  # initialised
     assert fresh.abs().max() < 0.5
     others = [name for name in before if name.startswith("model.") and "author" not in name]
