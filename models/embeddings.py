@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
 
-from pipeline.spec import IdFeature, Spec
+from pipeline.spec.features import IdFeature
+from pipeline.spec.spec import Spec
 
 
 def embedding_tables(spec: Spec, rows: Mapping[str, int], device: torch.device) -> EmbeddingBagCollection:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.towers import OutputLayout
-from pipeline.spec import AnyObjective, BinaryObjective, Spec
+from pipeline.spec.objectives import AnyObjective, BinaryObjective
+from pipeline.spec.spec import Spec
 
 # Each gives ℓ of every row.
 REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
@@ -62,8 +63,9 @@ class Objectives:
         """
         spaces = self.spaces(masks_BO, scenes_BS)
         losses = self.row_losses(outputs_BC, labels_BO, spaces)
-        return torch.stack([(torch.where(m_B, weight_B, 0.0) * loss_B).sum()
-                            for m_B, loss_B in zip(spaces, losses, strict=True)])  # fmt: skip
+        return torch.stack(
+            [(torch.where(m_B, weight_B, 0.0) * loss_B).sum() for m_B, loss_B in zip(spaces, losses, strict=True)]
+        )
 
     def row_losses(self, outputs_BC: Tensor, labels_BO: Tensor, spaces: list[Tensor]) -> list[Tensor]:
         """ℓ of every row for every term, K tensors [B]; where m, as given by `spaces`, is false, ℓ of the label 0."""

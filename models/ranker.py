@@ -16,7 +16,7 @@ from models.embeddings import Embeddings, pooled_width
 from models.heads import HEADS
 from models.mlp import MLP
 from models.towers import OutputLayout, Tower, Towers
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 
 class Network(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.config import ModelConfig
 from models.linear import Linear
 from models.mlp import MLP
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import StrataError
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 MANIFEST = "manifest.json"
 SplitName = Literal["train", "valid", "test"]
@@ -124,8 +124,11 @@ class Manifest(_Part):
 
     def trained_on(self, first: str, last: str = "") -> Self:
         """The same without the training files of days before `first` or after `last`, YYYY-MM-DD; "" is no bound."""
-        files = [file for file in self.files
-                 if file.split != "train" or (first <= file.date and (not last or file.date <= last))]  # fmt: skip
+        files = [
+            file
+            for file in self.files
+            if file.split != "train" or (first <= file.date and (not last or file.date <= last))
+        ]
         return self.model_copy(update={"files": files})
 
     def rows(self, split: SplitName) -> int:
@@ -152,8 +155,11 @@ def load_manifest(store: Path) -> Manifest:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        raise StrataError(f"not a manifest of this version ({first['msg']} at {'.'.join(map(str, first['loc']))})",
-                          where=path, fix="build the samples again") from None  # fmt: skip
+        raise StrataError(
+            f"not a manifest of this version ({first['msg']} at {'.'.join(map(str, first['loc']))})",
+            where=path,
+            fix="build the samples again",
+        ) from None
     for file in manifest.files:
         found = store / file.path
         size = found.stat().st_size if found.is_file() else None

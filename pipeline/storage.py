@@ -112,8 +112,12 @@ class Folder:
             return
         with tempfile.TemporaryDirectory(prefix="strata-") as folder:
             copy = Path(folder) / os.path.basename(name)
-            pafs.copy_files(self._path(name), str(copy), source_filesystem=self.filesystem,
-                            destination_filesystem=pafs.LocalFileSystem())  # fmt: skip
+            pafs.copy_files(
+                self._path(name),
+                str(copy),
+                source_filesystem=self.filesystem,
+                destination_filesystem=pafs.LocalFileSystem(),
+            )
             yield copy
 
     def write(self, name: str, put: Callable[[IO[bytes]], object] | bytes, flush: bool = True) -> int:
@@ -157,8 +161,9 @@ class Folder:
             whole = Path(folder) / "whole"
             with whole.open("wb") as file:
                 fill(file)
-            pafs.copy_files(str(whole), path, source_filesystem=pafs.LocalFileSystem(),
-                            destination_filesystem=self.filesystem)  # fmt: skip
+            pafs.copy_files(
+                str(whole), path, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=self.filesystem
+            )
             return whole.stat().st_size
 
     def delete(self, names: list[str]) -> None:
@@ -195,8 +200,9 @@ def _by_fsspec(place: str, error: Exception) -> tuple[pafs.FileSystem, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(place)
     except (ImportError, ValueError) as problem:
-        raise StrataError(f"cannot be opened ({problem})", where=place, fix="correct the address, or install what it "
-                          "names") from None  # fmt: skip
+        raise StrataError(
+            f"cannot be opened ({problem})", where=place, fix="correct the address, or install what it names"
+        ) from None
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
 
 

@@ -66,8 +66,11 @@ def main(
         ending: measured(size, rows, batch_size, peer_windows, rounds, cores, "fused" if fused else "plain")
         for ending, size in tables.items()
     }
-    figures = {f"speedup_{peer}{ending}": median(found["strata"]) / median(found[peer])
-               for ending, found in windows.items() for peer in PEERS}  # fmt: skip
+    figures = {
+        f"speedup_{peer}{ending}": median(found["strata"]) / median(found[peer])
+        for ending, found in windows.items()
+        for peer in PEERS
+    }
     print_table(windows, figures, tables, batch_size, cores)
     if json_file:
         replace_file(json_file, json.dumps(figures, indent=1).encode())
@@ -91,9 +94,12 @@ def measured(
 
 
 def print_table(
-    windows: dict[str, dict[str, list[float]]], figures: dict[str, float], tables: dict[str, int], batch_size: int,
-    cores: int
-) -> None:  # fmt: skip
+    windows: dict[str, dict[str, list[float]]],
+    figures: dict[str, float],
+    tables: dict[str, int],
+    batch_size: int,
+    cores: int,
+) -> None:
     names = {"strata": "Strata"} | {peer: f"{peer} {importlib.metadata.version(peer)}" for peer in PEERS}
     print(
         f"| batches of {batch_size:,} rows, {cores} cores | samples/s, median (least–greatest) | Strata's, of these |"

@@ -33,7 +33,7 @@ import tyro
 from pipeline.atomic import replace_file
 from pipeline.command import command
 from pipeline.manifest import load_manifest
-from pipeline.spec_file import load_spec
+from pipeline.spec.file import load_spec
 
 SCRIPTS = Path(__file__).parent
 SPEC = SCRIPTS.parent / "feature_specs" / "short_video.yaml"
@@ -218,12 +218,14 @@ def print_table(
     versions = {peer: importlib.metadata.version(peer) for peer in ("duckdb", "pandas")}
     lines = {
         "strata": ("samples of short_video", f"{figures['impressions_per_s']:,.0f} impressions/s"),
-        "floor": (f"floor: read the raw files, write {store_bytes / 1e9:.2f} GB",
-                  f"samples take {figures['ratio_to_floor']:.1f} times as long"),
+        "floor": (
+            f"floor: read the raw files, write {store_bytes / 1e9:.2f} GB",
+            f"samples take {figures['ratio_to_floor']:.1f} times as long",
+        ),
         "labels": (f"labels and counters of {smaller.impressions:,}: Strata", ""),
         "duckdb": (f"the same in DuckDB {versions['duckdb']}", f"{figures['speedup_duckdb']:.2f} times Strata's time"),
         "pandas": (f"the same in pandas {versions['pandas']}", f"{figures['speedup_pandas']:.2f} times Strata's time"),
-    }  # fmt: skip
+    }
     if "growth" in runs:
         growth = f"{figures['peak_growth_5x']:.2f} times the peak"
         lines["growth"] = (f"samples of {GROWTH * size.impressions:,} impressions", growth)

@@ -89,16 +89,25 @@ def print_table(windows: dict[str, list[float]], flops: float, batch_size: int, 
     figures = figures_of(windows, flops)
     share, share_fp32 = figures["matmul_share"], figures["matmul_share_fp32"]
     lines = {
-        "default": (f"training, 1 rank with {cores} threads", "samples/s",
-                    f"{flops / 1e6:.1f} MFLOP a sample: {share:.0%} of the faster product rate"),
+        "default": (
+            f"training, 1 rank with {cores} threads",
+            "samples/s",
+            f"{flops / 1e6:.1f} MFLOP a sample: {share:.0%} of the faster product rate",
+        ),
         "fp32": ("the same in fp32", "samples/s", f"{share_fp32:.0%} of the fp32 product rate"),
-        "ranks": (f"{cores} ranks with 1 thread each", "samples/s",
-                  f"{figures['two_rank_efficiency']:.2f} of one rank"),
-        "batches": ("Parquet to ready tensors, one process", "samples/s",
-                    f"training waits {figures['data_wait']:.1%} of its time for them"),
+        "ranks": (
+            f"{cores} ranks with 1 thread each",
+            "samples/s",
+            f"{figures['two_rank_efficiency']:.2f} of one rank",
+        ),
+        "batches": (
+            "Parquet to ready tensors, one process",
+            "samples/s",
+            f"training waits {figures['data_wait']:.1%} of its time for them",
+        ),
         "float32": ("matrix products in fp32", "GFLOP/s", ""),
         "bfloat16": ("matrix products in bf16", "GFLOP/s", ""),
-    }  # fmt: skip
+    }
     print(f"| batches of {batch_size:,} rows, {cores} cores | median (least–greatest) | |")
     print("| --- | --- | --- |")
     for what, (name, unit, note) in lines.items():

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.manifest import Manifest, load_manifest
-from pipeline.raw.simulation.config import SimulationConfig
-from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.samples.build import build_samples
-from pipeline.spec_file import load_spec
+from pipeline.simulation.config import SimulationConfig
+from pipeline.simulation.simulate import simulate_logs
+from pipeline.spec.file import load_spec
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -15,11 +15,11 @@ import pytest
 
 from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST, Manifest
-from pipeline.raw.simulation.config import SimulationConfig
-from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.samples.build import build_samples
 from pipeline.samples.plan import Options
-from pipeline.spec_file import load_spec
+from pipeline.simulation.config import SimulationConfig
+from pipeline.simulation.simulate import simulate_logs
+from pipeline.spec.file import load_spec
 from pipeline.storage import ASIDE, Folder
 
 ROOT = Path(__file__).parent.parent
@@ -38,8 +38,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        server = subprocess.Popen([f"{Path(sys.executable).parent}/moto_server", "-H", "127.0.0.1", "-p", str(port)],
-                                  stdout=log, stderr=log)  # fmt: skip
+        server = subprocess.Popen(
+            [f"{Path(sys.executable).parent}/moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
+        )
         try:
             for _ in range(200):
                 with socket.socket() as probe:
@@ -75,8 +76,9 @@ def test_what_is_written_is_found_and_read(folder: Folder) -> None:
     assert folder.exists("a b/ü+c.json")
     assert not folder.exists("a")
     assert [(file.name, file.size) for file in folder.files()] == [
-        ("a b/ü+c.json", 5), ("split=train/date=2026-03-01/part-0.parquet", 3),
-    ]  # fmt: skip
+        ("a b/ü+c.json", 5),
+        ("split=train/date=2026-03-01/part-0.parquet", 3),
+    ]
     assert folder.read("a b/ü+c.json") == b"12345"
     with folder.open("a b/ü+c.json") as file:
         file.seek(2)
@@ -216,8 +218,12 @@ def test_a_build_from_s3_to_s3_is_the_local_one(
     upload(raw_log, Folder.at(raw))
     words = ["--spec", spec_path, "--raw", raw, "--out", out, "--workers", 2, "--partitions", 2]
     access = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "build_samples.py", *map(str, words)],
-                          env=environment | access, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "build_samples.py", *map(str, words)],
+        env=environment | access,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     store = Folder.at(out)
     assert content(store) == content(local_store)

@@ -15,7 +15,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
 from pipeline.batches.row_groups import whole
-from pipeline.spec import WEIGHT, IdFeature, Spec, feature_column, label_column, mask_column, scene_column
+from pipeline.columns import WEIGHT, feature_column, label_column, mask_column, scene_column
+from pipeline.spec.features import IdFeature
+from pipeline.spec.spec import Spec
 
 
 @dataclass(frozen=True)

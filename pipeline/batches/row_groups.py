@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.columns import feature_column
 from pipeline.errors import LocalError, StrataError
 from pipeline.manifest import Manifest, SampleFile, SplitName
-from pipeline.spec import IdFeature, feature_column
+from pipeline.spec.features import IdFeature
 
 FOOTERS = 128  # files whose footers are kept, at 0.6 MB for 50 columns and 16 row groups; parsing one again takes 1 ms
 
@@ -74,8 +75,11 @@ class RowGroups:
             numbers = ids.to_numpy()
             for found in (numbers.min(initial=0), numbers.max(initial=0)):
                 if not 0 <= found < size:
-                    raise _damaged(path, f"feature `{name}` has the id {found}, but its table `{feature.table}` has "
-                                   f"the rows 0 to {size - 1}")  # fmt: skip
+                    raise _damaged(
+                        path,
+                        f"feature `{name}` has the id {found}, but its table `{feature.table}` has "
+                        f"the rows 0 to {size - 1}",
+                    )
 
 
 class Sequence:
@@ -93,8 +97,9 @@ class Sequence:
             yield replace(piece, start=max(0, start - begins), stop=min(piece.stop, stop - begins))
 
 
-def stored_tables(store: Path, manifest: Manifest, split: SplitName, columns: list[str], rows: int
-                  ) -> Iterator[pa.Table]:  # fmt: skip
+def stored_tables(
+    store: Path, manifest: Manifest, split: SplitName, columns: list[str], rows: int
+) -> Iterator[pa.Table]:
     """All rows of a split in stored order, at most `rows` at a time. Raises StrataError if a file is damaged."""
     groups = RowGroups(store, manifest, split)
     for piece in groups.pieces:

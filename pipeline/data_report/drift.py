@@ -3,8 +3,10 @@
 import numpy as np
 import polars as pl
 
+from pipeline.columns import WEIGHT, feature_column
 from pipeline.data_report.values import MISSING, flatten
-from pipeline.spec import WEIGHT, DenseFeature, Spec, feature_column
+from pipeline.spec.features import DenseFeature
+from pipeline.spec.spec import Spec
 
 # Below this the shares of a few dozen bins differ by chance alone: the PSI of two samples of n rows from one
 # distribution is about 2 (bins - 1) / n, a tenth of a warning at 1000 rows and more where rows of a user lie together.

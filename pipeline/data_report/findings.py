@@ -7,7 +7,8 @@ from pipeline.data_report.measures import Measures
 from pipeline.data_report.totals import SPLITS, Totals
 from pipeline.manifest import LabelStatistics, Manifest
 from pipeline.page.figures import amount, count, ratio, share
-from pipeline.spec import HashTable, HistoryFeature, IdFeature, Spec, VocabTable
+from pipeline.spec.features import HashTable, HistoryFeature, IdFeature, VocabTable
+from pipeline.spec.spec import Spec
 from pipeline.statistics import Statistics
 
 # What is predicted from behaviour seldom reaches an AUC of 0.9, let alone by one feature.

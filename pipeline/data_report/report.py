@@ -7,14 +7,15 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pipeline.atomic import replace_file
-from pipeline.data_report import plots, tables
+from pipeline.data_report import plots, sections
 from pipeline.data_report.findings import Finding, find_traps
 from pipeline.data_report.measures import Measures, measure
 from pipeline.data_report.totals import SPLITS
 from pipeline.manifest import Manifest
 from pipeline.page.figures import count
 from pipeline.page.render import render
-from pipeline.spec import RegressionObjective, Spec
+from pipeline.spec.objectives import RegressionObjective
+from pipeline.spec.spec import Spec
 from pipeline.statistics import Statistics
 
 DATA_REPORT = "data.html"
@@ -38,17 +39,21 @@ def write_data_report(store: Path, manifest: Manifest, statistics: Statistics) -
         title=store.resolve().name,
         head=_facts(manifest, measures).items(),
         warnings=[list(group) for _, group in groupby(findings, key=lambda finding: finding.trap)],
-        day_table=tables.days(spec, statistics),
+        day_table=sections.days(spec, statistics),
         rows_by_day=_rows_by_day(spec, statistics),
-        label_table=tables.labels(spec, measures),
+        label_table=sections.labels(spec, measures),
         labels_by_day=[_label_by_day(spec, statistics, name) for name in spec.objectives],
-        feature_table=tables.features(spec, measures),
-        id_tables=[tables.coverage(spec, measures), tables.embedding_tables(manifest, statistics)],
-        length_table=tables.lengths(spec, measures),
+        feature_table=sections.features(spec, measures),
+        id_tables=[sections.coverage(spec, measures), sections.embedding_tables(manifest, statistics)],
+        length_table=sections.lengths(spec, measures),
         length_plots=_length_plots(measures),
-        raw_tables=[tables.raw_rows(manifest), tables.rejections(manifest), tables.events(manifest),
-                    tables.impressions(manifest)],
-    )  # fmt: skip
+        raw_tables=[
+            sections.raw_rows(manifest),
+            sections.rejections(manifest),
+            sections.events(manifest),
+            sections.impressions(manifest),
+        ],
+    )
     replace_file(store / DATA_REPORT, page)
     return findings
 

@@ -8,9 +8,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.columns import WEIGHT, feature_column, label_column, mask_column, scene_column
 from pipeline.errors import LocalError
 from pipeline.manifest import Manifest, SplitName
-from pipeline.spec import WEIGHT, Spec, feature_column, label_column, mask_column, scene_column
+from pipeline.spec.spec import Spec
 
 # Enough to tell an AUC of 0.99 from one of 0.98 where one row in a thousand is positive, few enough for a second.
 SAMPLE_ROWS = 100_000

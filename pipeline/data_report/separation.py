@@ -3,8 +3,11 @@
 import numpy as np
 import polars as pl
 
+from pipeline.columns import feature_column, label_column, mask_column, scene_column
 from pipeline.data_report.values import flatten
-from pipeline.spec import BinaryObjective, DenseFeature, Spec, feature_column, label_column, mask_column, scene_column
+from pipeline.spec.features import DenseFeature
+from pipeline.spec.objectives import BinaryObjective
+from pipeline.spec.spec import Spec
 
 # With fewer rows of a class, a feature may separate them by chance.
 MIN_ROWS_PER_CLASS = 20

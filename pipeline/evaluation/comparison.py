@@ -9,10 +9,11 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.columns import SAMPLE_ID, USER, label_column, mask_column, scene_column
 from pipeline.errors import StrataError
 from pipeline.evaluation.measure import Metrics, measure
 from pipeline.manifest import Manifest
-from pipeline.spec import SAMPLE_ID, USER, Spec, label_column, mask_column, scene_column
+from pipeline.spec.spec import Spec
 
 # What is to be made small, of each metric in which one run can be better than another.
 COSTS: dict[str, Callable[[float], float]] = {
@@ -51,8 +52,11 @@ def check_same_spec(manifests: Mapping[str, Manifest]) -> None:
     first, *others = manifests
     for name in others:
         if manifests[name].fingerprint != manifests[first].fingerprint:
-            raise StrataError(f"its samples were built with another spec than those of {first}", where=f"run {name}",
-                              fix="compare runs on samples of the same spec")  # fmt: skip
+            raise StrataError(
+                f"its samples were built with another spec than those of {first}",
+                where=f"run {name}",
+                fix="compare runs on samples of the same spec",
+            )
 
 
 def compare(spec: Spec, predictions: Mapping[str, pl.LazyFrame]) -> Metrics:
@@ -82,8 +86,11 @@ def _check_same_rows(spec: Spec, first: str, reference: pl.LazyFrame, name: str,
     compared += [column(objective) for objective in spec.objectives for column in (label_column, mask_column)]
     there, here = (frame.select(SAMPLE_ID, *compared, there=True) for frame in (reference, rows))
     if there.collect_schema() != here.collect_schema():
-        raise StrataError(f"its rows have other types than those of {first}", where=f"run {name}",
-                          fix="build the samples of both from the same logs")  # fmt: skip
+        raise StrataError(
+            f"its rows have other types than those of {first}",
+            where=f"run {name}",
+            fix="build the samples of both from the same logs",
+        )
     both = there.join(here, on=SAMPLE_ID, how="full", coalesce=True)
     only_one = pl.any_horizontal(pl.col("there").is_null(), pl.col("there_right").is_null())
     unlike = pl.any_horizontal(pl.col(column).ne_missing(pl.col(f"{column}_right")) for column in compared)

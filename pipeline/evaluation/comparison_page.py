@@ -7,9 +7,9 @@ from typing import Any
 
 from pipeline.atomic import replace_file
 from pipeline.evaluation.measure import Metrics
-from pipeline.evaluation.tables import TITLES, Cell, Table, tables
+from pipeline.evaluation.metric_tables import TITLES, Cell, Table, tables
 from pipeline.page.render import render
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 TEMPLATE = Path(__file__).parent / "templates" / "comparison.html"
 

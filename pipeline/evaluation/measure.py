@@ -10,9 +10,11 @@ from typing import Any
 import polars as pl
 
 from pipeline.atomic import replace_file
+from pipeline.columns import scene_column
 from pipeline.evaluation import metrics
 from pipeline.evaluation.predictions import check_predictions, objective_rows
-from pipeline.spec import BinaryObjective, Spec, scene_column
+from pipeline.spec.objectives import BinaryObjective
+from pipeline.spec.spec import Spec
 
 # Below these a figure is noise: with 20 positives the standard error of an AUC is still about 0.06.
 MIN_ROWS = 20
@@ -26,7 +28,7 @@ Metrics = dict[str, Any]
 
 
 def measure(spec: Spec, predictions: pl.LazyFrame) -> Metrics:
-    """Measures stored predictions (columns as `pipeline/spec.py` names them) into what `metrics.json` holds.
+    """Measures stored predictions (columns as `pipeline/columns.py` names them) into what `metrics.json` holds.
 
     Raises:
         StrataError: a column is missing, or holds a value that cannot be measured.

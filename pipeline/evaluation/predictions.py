@@ -1,4 +1,4 @@
-"""Stored predictions: the folder that evaluation reads, one row per sample, its columns named in `pipeline/spec.py`.
+"""Stored predictions: the folder that evaluation reads, one row per sample, its columns named in `pipeline/columns.py`.
 
 Two kinds of column are there only sometimes: `truth_<objective>`, the true probability as the simulator drew it,
 and `baseline_<objective>`, what a simple rule would have predicted. Where present they are measured beside the model.
@@ -8,12 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.errors import StrataError
-from pipeline.spec import (
+from pipeline.columns import (
     SAMPLE_ID,
     USER,
-    BinaryObjective,
-    Spec,
     baseline_column,
     label_column,
     mask_column,
@@ -21,6 +18,9 @@ from pipeline.spec import (
     scene_column,
     truth_column,
 )
+from pipeline.errors import StrataError
+from pipeline.spec.objectives import BinaryObjective
+from pipeline.spec.spec import Spec
 
 REQUIRED_FIX = "give it predictions made with this spec (scripts/evaluate.py writes them)"
 
@@ -33,8 +33,11 @@ def read_predictions(folder: Path) -> pl.LazyFrame:
     schema = _schema(files[0])
     for file in files[1:]:
         if _schema(file) != schema:
-            raise StrataError(f"its columns differ from those of {files[0].name}", where=file, fix="delete the folder "
-                              "and store the predictions again")  # fmt: skip
+            raise StrataError(
+                f"its columns differ from those of {files[0].name}",
+                where=file,
+                fix="delete the folder and store the predictions again",
+            )
     return pl.scan_parquet(files)
 
 

@@ -12,11 +12,12 @@ from markupsafe import Markup
 from pipeline.atomic import replace_file
 from pipeline.evaluation import bins, plots
 from pipeline.evaluation.measure import MIN_ROWS, Metrics
+from pipeline.evaluation.metric_tables import COLUMNS, tables
 from pipeline.evaluation.predictions import objective_rows
-from pipeline.evaluation.tables import COLUMNS, tables
 from pipeline.page.figures import count
 from pipeline.page.render import render
-from pipeline.spec import RegressionObjective, Spec
+from pipeline.spec.objectives import RegressionObjective
+from pipeline.spec.spec import Spec
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 RELIABILITY = "Rows in ten groups by prediction: on the dashed line, what was predicted is what happened."

@@ -12,20 +12,11 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.errors import StrataError
-from pipeline.raw.expressions import parse
-from pipeline.spec import ColumnType, Logs, RawTable
+from pipeline.spec.logs import Logs, RawTable
+from pipeline.sql.expressions import parse
+from pipeline.sql.types import TYPES
 from pipeline.storage import FileInfo, Folder
 
-TYPES: dict[ColumnType, pl.DataType] = {
-    "int8": pl.Int8(),
-    "int16": pl.Int16(),
-    "int32": pl.Int32(),
-    "int64": pl.Int64(),
-    "float32": pl.Float32(),
-    "float64": pl.Float64(),
-    "string": pl.String(),
-    "bool": pl.Boolean(),
-}
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 RAW = "raw "  # prefix of a column as it lies in the file, beside the same column with its type
 LINE, BROKEN = "whole line", "breaks a rule"  # beside declared columns, none of which can have such a name
@@ -65,11 +56,6 @@ class BadFile(StrataError):
     """A raw file that cannot be used: damaged, without a declared column, gone, or changed while it was read."""
 
 
-def schema(table: RawTable) -> dict[str, pl.DataType]:
-    """The Polars types of a table's declared columns."""
-    return {name: TYPES[type_] for name, type_ in table.columns.items()}
-
-
 def checked_tables(logs: Logs) -> dict[str, RawTable]:
     """The raw tables, whose times must also lie in this century: a stray one would be a test split of its own."""
     times = {name: table.time for name, table in logs.timed().items()}
@@ -96,8 +82,9 @@ def find_files(name: str, table: RawTable, folder: Folder) -> list[RawFile]:
         raise StrataError("no such folder", where=folder, fix="pass --raw the folder that holds the raw logs")
     place = folder / table.files
     if table.files.startswith("/"):
-        raise StrataError(f"`files` of the table `{name}` is absolute", where=table.files,
-                          fix="give it relative to --raw")  # fmt: skip
+        raise StrataError(
+            f"`files` of the table `{name}` is absolute", where=table.files, fix="give it relative to --raw"
+        )
     found = [file for file in folder.files() if _matches(file.name, table.files) and file.name.endswith(SUFFIXES)]
     if not found:
         raise StrataError(
@@ -145,8 +132,11 @@ def read_chunks(name: str, table: RawTable, file: RawFile, required: set[str]) -
 
 def _changed(file: RawFile) -> BadFile:
     now = file.folder.stat(file.info.name)
-    return BadFile("changed while it was used" if now else "disappeared while it was used", where=file,
-                   fix="write logs elsewhere and move whole files here; then run the same command again")  # fmt: skip
+    return BadFile(
+        "changed while it was used" if now else "disappeared while it was used",
+        where=file,
+        fix="write logs elsewhere and move whole files here; then run the same command again",
+    )
 
 
 def _sorted_out(frame: pl.DataFrame, rules: Rules, name: str, table: RawTable, file: str) -> Chunk:

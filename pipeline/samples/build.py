@@ -16,13 +16,18 @@ from pipeline.engines import Engine, engine
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.progress import Stages, stages
-from pipeline.raw.reading import RawFile, checked_tables, find_files, required_columns
+from pipeline.raw.reading import RawFile, find_files
 from pipeline.samples.finish import Outcome, finish
-from pipeline.samples.lineage import check_lineage
-from pipeline.samples.lock import alone, flush_meanwhile
+from pipeline.samples.kept.lock import alone, flush_meanwhile
+from pipeline.samples.kept.results import WORK, Done, Results
 from pipeline.samples.plan import PLAN, Options, Plan, plan, split_days
 from pipeline.samples.stages.attribute import UnitDone, attribute, units
-from pipeline.samples.stages.count import (
+from pipeline.samples.stages.deal import deal, deal_tasks
+from pipeline.samples.stages.draft import Day, draft_partition
+from pipeline.samples.stages.learn import learn, learn_tasks
+from pipeline.samples.stages.pieces import Cell, Pieces, pieces_by_cell
+from pipeline.samples.stages.profiles import Prepared, ProfileTask, prepare_profile
+from pipeline.samples.stages.sum_counters import (
     DailyTask,
     Part,
     Summed,
@@ -32,15 +37,10 @@ from pipeline.samples.stages.count import (
     sum_day,
     sum_windows,
 )
-from pipeline.samples.stages.deal import deal, deal_tasks
-from pipeline.samples.stages.encode import EncodeTask, write_samples
-from pipeline.samples.stages.feature import Day, draft_partition
-from pipeline.samples.stages.learn import learn, learn_tasks
-from pipeline.samples.stages.pieces import Cell, Pieces, pieces_by_cell
-from pipeline.samples.stages.profiles import Prepared, ProfileTask, prepare_profile
-from pipeline.samples.work import WORK, Done, Results
-from pipeline.spec import Spec
-from pipeline.spec_file import load_spec
+from pipeline.samples.stages.write import EncodeTask, write_samples
+from pipeline.spec.file import load_spec
+from pipeline.spec.spec import Spec
+from pipeline.sql.lineage import check_lineage
 from pipeline.storage import Folder
 
 Task = TypeVar("Task")
@@ -55,7 +55,7 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
     """
     options = options or Options()
     spec, files, division = prepare(spec_path, raw, out, options)
-    tables, logs, store = checked_tables(spec.logs), Folder.at(raw), Folder.at(out)
+    logs, store = Folder.at(raw), Folder.at(out)
     with (
         alone(store),
         engine(options.engine, division.workers, options.ray_address) as workers,
@@ -64,7 +64,7 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
         store.write(PLAN, json.dumps({"partitions": division.partitions}).encode())
         work = _Work(store, workers, progress)
         partitions, quarantine = division.partitions, options.quarantine
-        tasks = deal_tasks(spec.logs, tables, required_columns(spec.logs), files, store, partitions, quarantine)
+        tasks = deal_tasks(spec, files, store, partitions, quarantine)
         dealt = work.do("dealing rows to partitions", deal, tasks)
         pieces = pieces_by_cell(dealt)
         profiles, of_profiles = _profiles(spec, store, pieces, partitions, work)
@@ -123,7 +123,7 @@ def _profiles(
     for name, profile in spec.logs.profiles.items():
         of_users = profile.key == spec.logs.impression.user
         of_partition = {p: pieces.get(name, {}).get((p, None), ()) for p in (range(partitions) if of_users else [0])}
-        prepared = {p: ProfileTask(store, name, profile, of_part) for p, of_part in of_partition.items()}
+        prepared = {p: ProfileTask(store, spec, name, of_part) for p, of_part in of_partition.items()}
         tasks[name] = {p: prepared[p if of_users else 0] for p in range(partitions)}
     different = {task.results.folder.path: task for of_name in tasks.values() for task in of_name.values()}
     done = work.do("preparing profiles", prepare_profile, different.values())
@@ -139,14 +139,14 @@ def _windows(
         return [], []
     shared = [by for by, key in counters.by.items() if key != spec.logs.impression.user]
     by_day = {by: parts_by_day(done_units, by) for by in shared}
-    sums = [DailyTask(store, by, day, tuple(parts)) for by in shared for day, parts in by_day[by].items()]
+    sums = [DailyTask(store, spec, by, day, tuple(parts)) for by in shared for day, parts in by_day[by].items()]
     dailies = work.do("counting over earlier days", sum_day, sums)
     summed: dict[str, dict[date, list[Part]]] = defaultdict(dict)
     for done in dailies:
         summed[done.task.by][done.task.day] = [Part(0, done.task.results, "counts", done.receipt.digest)]
     days = sorted({done.attributed.task.day for done in done_units})
     tasks = [
-        WindowTask(store, counters, by, d, in_window(summed[by], d, max(counters.days))) for by in shared for d in days
+        WindowTask(store, spec, by, d, in_window(summed[by], d, max(counters.days))) for by in shared for d in days
     ]
     return dailies, list(work.do("counting over windows", sum_windows, (task for task in tasks if task.parts)))
 

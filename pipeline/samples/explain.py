@@ -2,25 +2,40 @@
 
 from collections.abc import Iterator
 
+from pipeline.columns import feature_column, label_column
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.raw.reading import RawFile
-from pipeline.samples.changes import changes
 from pipeline.samples.plan import Options, Plan
-from pipeline.spec import (
+from pipeline.spec.features import (
     AnyTable,
     BucketTable,
     DenseFeature,
     HashTable,
     HistoryFeature,
     QuantileTable,
-    Spec,
     VocabTable,
-    feature_column,
-    label_column,
 )
+from pipeline.spec.parts import BY_DAYS, NO_STAGE, changed_parts
+from pipeline.spec.spec import Spec
 from pipeline.storage import Folder
 
 WIDTH = 26
+# What a changed part of the spec redoes, by the first stage that depends on it. Later stages follow as far as their
+# input changes.
+REDONE = "is done again for all days, from {} on"
+FIRST_REDONE = {
+    "dealt": REDONE.format("dealing"),
+    "profiles": REDONE.format("profiles"),
+    "attributed": REDONE.format("attribution"),
+    "profiled": REDONE.format("profiles in force"),
+    "counted": REDONE.format("counters"),
+    "windows": REDONE.format("counters"),
+    "drafts": REDONE.format("drafts"),
+    "learned": REDONE.format("vocabularies"),
+    "encoded": REDONE.format("encoding"),
+    BY_DAYS: "is done again for days whose split changes: encoding; and vocabularies, if training days change",
+    NO_STAGE: "nothing is done again",
+}
 
 
 def explain(spec: Spec, files: dict[str, list[RawFile]], division: Plan, options: Options, store: Folder) -> str:
@@ -96,9 +111,8 @@ def _changes(spec: Spec, store: Folder) -> Iterator[str]:
     if not store.exists(MANIFEST):
         yield _line("all of it", "is to be done: there is none yet, or none that was finished")
         return
-    found = changes(Manifest.model_validate_json(store.read(MANIFEST)).spec, spec)
+    found = changed_parts(Manifest.model_validate_json(store.read(MANIFEST)).spec, spec)
     if not found:
         yield _line("the spec", "has not changed: new and changed raw files are read, and what depends on them")
     for stage, keys in found.items():
-        redone = "nothing is done again" if stage == "nothing" else f"is done again for all days, from {stage} on"
-        yield _line(redone, ", ".join(keys))
+        yield _line(FIRST_REDONE[stage], ", ".join(keys))

@@ -12,20 +12,22 @@ import polars as pl
 
 from pipeline.errors import StrataError
 from pipeline.manifest import BadRawFile, EventCounts, LabelStatistics, Learned, Manifest, RawCounts, SplitName
-from pipeline.samples.encoding import Encoders, add_label_counts, median_labels
-from pipeline.samples.labels import bad_label
+from pipeline.samples.frames.encoding import Encoders, add_label_counts, median_labels
+from pipeline.samples.frames.labels import bad_label
+from pipeline.samples.frames.tallies import add_tallies, distinct_ids, smallest
+from pipeline.samples.kept.results import Done, Results
 from pipeline.samples.stages.attribute import Attribution, Unit, UnitDone
-from pipeline.samples.stages.count import DailyTask, Summed, WindowTask
 from pipeline.samples.stages.deal import Dealt, DealTask
-from pipeline.samples.stages.encode import Encoded, EncodeTask
-from pipeline.samples.stages.feature import Draft, Drafted
+from pipeline.samples.stages.draft import Draft, Drafted
 from pipeline.samples.stages.learn import Learned as LearnedPart
 from pipeline.samples.stages.learn import LearnTask, read_encoders
 from pipeline.samples.stages.profiles import Prepared, ProfileTask
+from pipeline.samples.stages.sum_counters import DailyTask, Summed, WindowTask
+from pipeline.samples.stages.write import Encoded, EncodeTask
 from pipeline.samples.store import summarise, write_store, write_vocabularies
-from pipeline.samples.tallies import add_tallies, distinct_ids, smallest
-from pipeline.samples.work import Done, Results
-from pipeline.spec import HashTable, Spec
+from pipeline.spec.features import HashTable
+from pipeline.spec.parts import samples_fingerprint
+from pipeline.spec.spec import Spec
 from pipeline.statistics import DayStatistics, Statistics
 from pipeline.storage import Folder
 
@@ -62,17 +64,24 @@ class Outcome:
         """Raises StrataError for weights that are none, scenes without rows, and labels that teach nothing."""
         bad_weights = sum(done.receipt.bad_weights for done in self.drafts)
         if bad_weights:
-            raise StrataError(f"sample_weight: {bad_weights} samples have none, or a negative one",
-                              where=self.spec_path, fix="correct the expression")  # fmt: skip
+            raise StrataError(
+                f"sample_weight: {bad_weights} samples have none, or a negative one",
+                where=self.spec_path,
+                fix="correct the expression",
+            )
         if not self.tally.filter((pl.col("what") == "rows") & pl.col("scene").is_not_null())["rows"].sum():
-            raise StrataError("scenes: none of the impressions is in any scene", where=self.spec_path,
-                              fix="correct their `where`")  # fmt: skip
+            raise StrataError(
+                "scenes: none of the impressions is in any scene", where=self.spec_path, fix="correct their `where`"
+            )
         labels, _ = self.summary
         for name, objective in self.spec.objectives.items():
             problem = bad_label(objective, labels[name])
             if problem:
-                raise StrataError(f"objectives.{name}.label {problem}", where=self.spec_path,
-                                  fix="correct the label, or remove the objective")  # fmt: skip
+                raise StrataError(
+                    f"objectives.{name}.label {problem}",
+                    where=self.spec_path,
+                    fix="correct the label, or remove the objective",
+                )
 
     def raw_counts(self) -> dict[str, RawCounts]:
         """What became of the rows of every raw table."""
@@ -141,7 +150,7 @@ def finish(
     without = [done.receipt.without_profile for done in outcome.drafts]
     manifest = Manifest(
         spec=spec,
-        fingerprint=spec.fingerprint(),
+        fingerprint=samples_fingerprint(spec),
         raw_folder=str(outcome.raw),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files=files,

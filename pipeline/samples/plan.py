@@ -14,9 +14,10 @@ from pipeline.engines import EngineName, available_cores
 from pipeline.errors import StrataError
 from pipeline.manifest import SplitName
 from pipeline.raw.reading import RawFile
+from pipeline.samples.kept.results import WORK
 from pipeline.samples.stages.deal import SLOTS
-from pipeline.samples.work import WORK
-from pipeline.spec import Logs, Split
+from pipeline.spec.logs import Logs
+from pipeline.spec.spec import Split
 from pipeline.storage import Folder
 
 PLAN = f"{WORK}/plan.json"
@@ -67,8 +68,11 @@ def plan(options: Options, logs: Logs, impressions: list[RawFile], all_files: li
     share = options.memory_gb * GB / workers - WORKER_BYTES
     if not LEAST_SHARE <= share < math.inf:  # so that NaN is refused as well
         least = workers * (WORKER_BYTES + LEAST_SHARE) / GB
-        raise StrataError(f"{options.memory_gb:g} GB are too little for {workers} workers", where="--memory",
-                          fix=f"give at least {least:g} GB, or fewer --workers")  # fmt: skip
+        raise StrataError(
+            f"{options.memory_gb:g} GB are too little for {workers} workers",
+            where="--memory",
+            fix=f"give at least {least:g} GB, or fewer --workers",
+        )
     earlier = json.loads(store.read(PLAN))["partitions"] if store.exists(PLAN) else None
     needed = max(1, -(-busiest // min(UNIT_ROWS, int(share / ROW_BYTES))))
     balanced = -(-needed // workers) * workers  # so that none waits for the last of another

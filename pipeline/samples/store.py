@@ -9,12 +9,12 @@ from typing import IO, get_args
 import polars as pl
 import pyarrow.parquet as pq
 
+from pipeline.columns import DAY
 from pipeline.manifest import MANIFEST, LabelStatistics, Manifest, SplitName, Vocabulary
 from pipeline.raw.reading import REJECTED
-from pipeline.samples.checker import DAY
-from pipeline.samples.lock import settle
-from pipeline.samples.work import RECEIPT, WORK, Results
-from pipeline.spec import Spec
+from pipeline.samples.kept.lock import settle
+from pipeline.samples.kept.results import RECEIPT, WORK, Results
+from pipeline.spec.spec import Spec
 from pipeline.statistics import STATISTICS, DayStatistics, SceneStatistics, Statistics
 from pipeline.storage import Folder
 
@@ -111,6 +111,12 @@ def _day(tally: pl.DataFrame, day: date, split: SplitName, spec: Spec) -> DaySta
         of_name.extend([0] * (at + 1 - len(of_name)))
         of_name[at] = number
     return DayStatistics(
-        date=str(day), split=split, rows=rows[None], scenes=scenes, lengths=lengths, ids={}, outside={},
+        date=str(day),
+        split=split,
+        rows=rows[None],
+        scenes=scenes,
+        lengths=lengths,
+        ids={},
+        outside={},
         missing={name: missing.get(name, 0) for name in spec.features},
-    )  # fmt: skip
+    )

@@ -10,7 +10,7 @@ from models.config import ModelConfig
 from pipeline.atomic import replace_file
 from pipeline.errors import StrataError
 from pipeline.training.optimisers import DenseConfig, ScheduleConfig
-from pipeline.training.tables import TablesConfig
+from pipeline.training.tables.config import TablesConfig
 
 CONFIG = "config.json"
 
@@ -79,8 +79,12 @@ class TrainConfig(BaseModel):
 
     def save(self) -> None:
         """Paths are saved in full, so that the run can be evaluated from any folder."""
-        paths = {"spec": self.spec.resolve(), "samples": self.samples.resolve(), "out": self.out.resolve(),
-                 "init_from": self.init_from and self.init_from.resolve()}  # fmt: skip
+        paths = {
+            "spec": self.spec.resolve(),
+            "samples": self.samples.resolve(),
+            "out": self.out.resolve(),
+            "init_from": self.init_from and self.init_from.resolve(),
+        }
         replace_file(self.out / CONFIG, self.model_copy(update=paths).model_dump_json(indent=1).encode())
 
 
@@ -92,5 +96,8 @@ def load_config(run: Path) -> TrainConfig:
     try:
         return TrainConfig.model_validate_json(path.read_bytes())
     except ValueError as error:
-        raise StrataError(f"not a configuration of this version ({str(error).splitlines()[0]})", where=path,
-                          fix="train the model again") from None  # fmt: skip
+        raise StrataError(
+            f"not a configuration of this version ({str(error).splitlines()[0]})",
+            where=path,
+            fix="train the model again",
+        ) from None

@@ -17,7 +17,7 @@ from models.heads import Gate
 from models.losses import Objectives
 from models.ranker import Network
 from pipeline.batches.batch import Batch
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 LEAST_SPREAD = 1e-5  # of an objective's outputs, relative to the largest: below, all rows get the same
 COLLAPSED, UNIFORM = 0.01, 0.9999  # entropy of a gate's weights, relative to that of equal weights
@@ -30,8 +30,11 @@ class Health:
         """`network` is the one that the validation runs."""
         self.spec = spec
         self.objectives = objectives
-        self.gates = {name: gate for name, gate in network.named_modules()
-                      if isinstance(gate, Gate) and gate.scores.out_features > 1}  # fmt: skip
+        self.gates = {
+            name: gate
+            for name, gate in network.named_modules()
+            if isinstance(gate, Gate) and gate.scores.out_features > 1
+        }
         device = next(network.parameters()).device
         terms = len(objectives.layout.terms)
         self._least_K = torch.full((terms,), math.inf, device=device)
@@ -45,8 +48,9 @@ class Health:
         self._hooks = [gate.register_forward_hook(self._measure(at)) for at, gate in enumerate(self.gates.values())]
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-                 ) -> None:  # fmt: skip
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for hook in self._hooks:
             hook.remove()
 

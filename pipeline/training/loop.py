@@ -14,10 +14,10 @@ from models.losses import Objectives
 from pipeline.batches.batch import Batch
 from pipeline.batches.prefetch import Prefetcher
 from pipeline.batches.reader import BatchReader
+from pipeline.columns import SAMPLE_ID
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SplitName
-from pipeline.spec import SAMPLE_ID
-from pipeline.training.checkpoints import Progress
+from pipeline.training.bad_samples import culprits
 from pipeline.training.config import TrainConfig
 from pipeline.training.gradients import DenseGradients, slices
 from pipeline.training.health import Health
@@ -26,8 +26,8 @@ from pipeline.training.optimisers import Optimisers
 from pipeline.training.precision import chosen
 from pipeline.training.processes import Rank
 from pipeline.training.record import Record
-from pipeline.training.saver import Saver
-from pipeline.training.skips import culprits
+from pipeline.training.saving.checkpoints import Progress
+from pipeline.training.saving.saver import Saver
 from pipeline.training.step import Outcome, Stepper
 from pipeline.training.window import Window
 
@@ -131,11 +131,18 @@ class Loop:
             elif due:
                 seconds = time.perf_counter() - began
                 loss, losses, weights = self._report(window.sums)
-                record.log(self.progress.step, "train", loss, losses, weights, epoch=self.progress.epoch,
-                           rate=self.schedule.factor(self.progress.step - 1, self.total_steps),
-                           samples_per_s=window.rows * self.rank.ranks / seconds,
-                           data_wait=(batches.waited_s - waited) / seconds,
-                           skipped=window.skipped)  # fmt: skip
+                record.log(
+                    self.progress.step,
+                    "train",
+                    loss,
+                    losses,
+                    weights,
+                    epoch=self.progress.epoch,
+                    rate=self.schedule.factor(self.progress.step - 1, self.total_steps),
+                    samples_per_s=window.rows * self.rank.ranks / seconds,
+                    data_wait=(batches.waited_s - waited) / seconds,
+                    skipped=window.skipped,
+                )
             if due:
                 window.begin()
                 began, waited = time.perf_counter(), batches.waited_s
@@ -164,8 +171,11 @@ class Loop:
             outputs = self.model(batch.sparse, batch.dense)
         named = culprits(self.manifest.spec, self.objectives, outputs, batch, samples)
         what = f"{self.window.in_a_row} steps in a row, the last of them {self.progress.step}, had no finite gradient"
-        return StrataError(f"{what} ({named})", where=self.run_folder, fix="look at these samples, or lower "
-                           "--dense.learning-rate or --tables.learning-rate")  # fmt: skip
+        return StrataError(
+            f"{what} ({named})",
+            where=self.run_folder,
+            fix="look at these samples, or lower --dense.learning-rate or --tables.learning-rate",
+        )
 
     @torch.no_grad()
     def _validate(self, record: Record) -> None:
@@ -187,8 +197,7 @@ class Loop:
         loss, losses, weights = self._report(sums)
         warnings = health.warnings(self.optimisers.state()["tables"])
         entropies = {f"gate_entropy/{gate}": entropy for gate, entropy in health.entropies.items()}
-        record.log(self.progress.step, "valid", loss, losses, weights, warnings, epoch=self.progress.epoch,
-                   **entropies)  # fmt: skip
+        record.log(self.progress.step, "valid", loss, losses, weights, warnings, epoch=self.progress.epoch, **entropies)
         self.progress.valid_loss = loss
         if self.progress.best_loss is None or loss < self.progress.best_loss:
             self.progress.best_loss = loss
@@ -209,8 +218,11 @@ class Loop:
             losses[name] = losses_K[terms].sum().item() / max(1.0, weights[name])
         loss = self.objectives.combine(losses_K, weights_K).item()
         if not math.isfinite(loss):
-            raise StrataError(f"the validation loss is {loss} after step {self.progress.step}", where=self.run_folder,
-                              fix="lower --dense.learning-rate or --tables.learning-rate")  # fmt: skip
+            raise StrataError(
+                f"the validation loss is {loss} after step {self.progress.step}",
+                where=self.run_folder,
+                fix="lower --dense.learning-rate or --tables.learning-rate",
+            )
         return loss, losses, weights
 
     def _save(self) -> None:

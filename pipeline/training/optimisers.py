@@ -18,9 +18,9 @@ from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
-from pipeline.training.chunks import Chunk, StoredTensors, chunks_of, load_state
 from pipeline.training.precision import Precision
-from pipeline.training.tables import ADAGRAD_EPS, TablesConfig
+from pipeline.training.saving.chunks import Chunk, StoredTensors, chunks_of, load_state
+from pipeline.training.tables.config import ADAGRAD_EPS, TablesConfig
 
 
 class DenseConfig(BaseModel):
@@ -73,9 +73,11 @@ class Optimisers:
         replicated = {name: p for name, p in outside.items() if ".embedding_bags." in name}
         rest = {name: p for name, p in outside.items() if name not in replicated}
         adam = KeyedOptimizerWrapper(
-            rest, lambda params: Adam(params, lr=dense.learning_rate, weight_decay=dense.weight_decay,
-                                      decoupled_weight_decay=True, fused=True)
-        )  # fmt: skip
+            rest,
+            lambda params: Adam(
+                params, lr=dense.learning_rate, weight_decay=dense.weight_decay, decoupled_weight_decay=True, fused=True
+            ),
+        )
         self._stepped = {"adam": adam}
         self._rates: list[tuple[CombinedOptimizer | KeyedOptimizerWrapper, float]] = [
             (model.fused_optimizer, tables.learning_rate),

@@ -18,23 +18,23 @@ from models.losses import Objectives
 from models.ranker import Ranker
 from pipeline.batches.batch import Batch, model_columns, to_batch
 from pipeline.batches.row_groups import stored_tables
-from pipeline.errors import StrataError
-from pipeline.manifest import Manifest, SplitName, load_manifest
-from pipeline.spec import (
+from pipeline.columns import (
     SAMPLE_ID,
     TIME,
     USER,
-    RegressionObjective,
     baseline_column,
     label_column,
     mask_column,
     prediction_column,
     scene_column,
 )
-from pipeline.training.checkpoints import Progress, best_checkpoint, check, read_progress
-from pipeline.training.chunks import load_state
+from pipeline.errors import StrataError
+from pipeline.manifest import Manifest, SplitName, load_manifest
+from pipeline.spec.objectives import RegressionObjective
 from pipeline.training.config import load_config
 from pipeline.training.processes import quiet_libraries
+from pipeline.training.saving.checkpoints import Progress, best_checkpoint, check, read_progress
+from pipeline.training.saving.chunks import load_state
 
 ROWS_PER_BATCH = 8192
 FINGERPRINT = b"strata.fingerprint"  # of the spec, in the Parquet files' metadata
@@ -55,8 +55,11 @@ def predict(run: Path, samples: Path, split: SplitName, out: Path) -> Progress:
     checkpoint = best_checkpoint(run)
     progress = read_progress(checkpoint)
     if progress.encoding != manifest.encoding():
-        raise StrataError("was trained on other samples, or with another spec", where=run,
-                          fix=f"pass the samples that it was trained on ({config.samples})")  # fmt: skip
+        raise StrataError(
+            "was trained on other samples, or with another spec",
+            where=run,
+            fix=f"pass the samples that it was trained on ({config.samples})",
+        )
     quiet_libraries()
     ranker = Ranker(manifest.spec, manifest.learned.table_rows, config.model, torch.device("cpu"))
     check(checkpoint)

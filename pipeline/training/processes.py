@@ -89,8 +89,9 @@ def process_group(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[Rank]:
     store = _torchruns_store()
     if store is not None:
         rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        dist.init_process_group(backend, store=PrefixStore(_attempt(store, rank, ranks), store), rank=rank,
-                                world_size=ranks)  # fmt: skip
+        dist.init_process_group(
+            backend, store=PrefixStore(_attempt(store, rank, ranks), store), rank=rank, world_size=ranks
+        )
     elif "RANK" in os.environ:
         dist.init_process_group(backend)
     else:

@@ -65,8 +65,9 @@ class _Known(torch.autograd.Function):
 class Stepper:
     """Takes batches through forward, backward and update."""
 
-    def __init__(self, embeddings: Embeddings, gradients: DenseGradients, optimisers: Optimisers, device: torch.device
-                 ) -> None:  # fmt: skip
+    def __init__(
+        self, embeddings: Embeddings, gradients: DenseGradients, optimisers: Optimisers, device: torch.device
+    ) -> None:
         self.gradients = gradients
         self.optimisers = optimisers
         self.lookup = _Lookup(embeddings)

@@ -10,19 +10,20 @@ from models.losses import Objectives
 from models.ranker import Ranker
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, load_manifest
-from pipeline.spec_file import load_spec
-from pipeline.training.checkpoints import Progress, newest_sound, read_progress, sweep
-from pipeline.training.chunks import load_state
+from pipeline.spec.file import load_spec
+from pipeline.spec.parts import changed_parts, samples_fingerprint
 from pipeline.training.config import CONFIG, TrainConfig, load_config
-from pipeline.training.inherit import Ancestor, design, find_ancestor, inherit, keep_vocabularies
 from pipeline.training.interrupts import Interrupts
 from pipeline.training.loop import Loop
 from pipeline.training.optimisers import Optimisers
-from pipeline.training.plan import TablePlan, plan_together
 from pipeline.training.processes import Job, Rank, process_group
 from pipeline.training.record import Record
-from pipeline.training.saver import Saver
-from pipeline.training.sharding import shard
+from pipeline.training.saving.checkpoints import Progress, newest_sound, read_progress, sweep
+from pipeline.training.saving.chunks import load_state
+from pipeline.training.saving.saver import Saver
+from pipeline.training.tables.plan import TablePlan, plan_together
+from pipeline.training.tables.sharding import shard
+from pipeline.training.warm_start import Ancestor, design, find_ancestor, inherit, keep_vocabularies
 
 
 def train(config: TrainConfig) -> Progress:
@@ -48,8 +49,13 @@ def train(config: TrainConfig) -> Progress:
         model = shard(ranker, plan, config.tables, rank, config.loop.seed)
         optimisers = Optimisers(model, config.dense, config.tables)
         days = manifest.days("train") or [""]
-        fresh = Progress(encoding=manifest.encoding(), rows=manifest.content("train"), design=design(manifest.spec),
-                         first_day=days[0], last_day=days[-1])  # fmt: skip
+        fresh = Progress(
+            encoding=manifest.encoding(),
+            rows=manifest.content("train"),
+            design=design(manifest.spec),
+            first_day=days[0],
+            last_day=days[-1],
+        )
         progress = read_progress(start) if start else fresh
         inherited = inherit(ancestor, config.samples, manifest, model.state_dict(), optimisers) if ancestor else ""
         if start:
@@ -98,13 +104,21 @@ def _plan(config: TrainConfig, manifest: Manifest, rank: Rank) -> tuple[Ranker, 
 
 
 def _check_samples(config: TrainConfig) -> Manifest:
-    """The manifest of the samples, if they were built with this spec."""
+    """The manifest of the samples, with the run's own spec.
+
+    Raises StrataError if that spec makes other samples of the logs.
+    """
     spec = load_spec(config.spec)
     manifest = load_manifest(config.samples)
-    if spec.fingerprint() != manifest.fingerprint:
-        raise StrataError(f"built with another version of the spec than {config.spec}", where=config.samples,
-                          fix="build the samples again")  # fmt: skip
-    return manifest
+    if samples_fingerprint(spec) != manifest.fingerprint:
+        parts = changed_parts(manifest.spec, spec)
+        differ = [key for folder, keys in parts.items() if folder for key in keys]
+        raise StrataError(
+            f"built with another version of the spec than {config.spec} ({', '.join(differ)})",
+            where=config.samples,
+            fix="build the samples again",
+        )
+    return manifest.model_copy(update={"spec": spec})
 
 
 def _check_run(config: TrainConfig, job: Job) -> None:
@@ -115,20 +129,23 @@ def _check_run(config: TrainConfig, job: Job) -> None:
             raise StrataError("is not empty and is no run", where=config.out, fix="choose another --out")
         return
     if not config.resume and not begun:
-        raise StrataError("already holds a run", where=config.out, fix="pass --resume to go on with it, or choose "
-                          "another --out")  # fmt: skip
+        raise StrataError(
+            "already holds a run", where=config.out, fix="pass --resume to go on with it, or choose another --out"
+        )
     before = load_config(config.out)
     for name in ("init_from", "since"):
         now = getattr(config, name)
         if getattr(before, name) != (now.resolve() if isinstance(now, Path) else now):
-            raise StrataError(f"was begun with another --{name.replace('_', '-')}", where=config.out,
-                              fix=f"see its {CONFIG}")  # fmt: skip
+            raise StrataError(
+                f"was begun with another --{name.replace('_', '-')}", where=config.out, fix=f"see its {CONFIG}"
+            )
     if before.model != config.model:
         raise StrataError("was trained with another --model", where=config.out, fix=f"see its {CONFIG}")
     for name in ("batch_size", "shuffle_rows", "seed"):  # the order of the rows depends on them
         if getattr(before.loop, name) != getattr(config.loop, name):
-            raise StrataError(f"was trained with another --loop.{name.replace('_', '-')}", where=config.out,
-                              fix=f"see its {CONFIG}")  # fmt: skip
+            raise StrataError(
+                f"was trained with another --loop.{name.replace('_', '-')}", where=config.out, fix=f"see its {CONFIG}"
+            )
 
 
 def _training_days(manifest: Manifest, config: TrainConfig, start: Path | None, ancestor: Ancestor | None) -> Manifest:
@@ -141,6 +158,9 @@ def _training_days(manifest: Manifest, config: TrainConfig, start: Path | None, 
         since = (seen + timedelta(days=1)).isoformat()
     wanted = manifest.trained_on(since)
     if since and not wanted.rows("train"):
-        raise StrataError(f"has no training rows of {since} or later", where=config.samples,
-                          fix="build samples of more days, or pass an earlier --since")  # fmt: skip
+        raise StrataError(
+            f"has no training rows of {since} or later",
+            where=config.samples,
+            fix="build samples of more days, or pass an earlier --since",
+        )
     return wanted

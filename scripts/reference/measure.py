@@ -20,8 +20,8 @@ from models.ranker import Network
 from models.towers import OutputLayout
 from pipeline.batches.reader import BatchReader
 from pipeline.manifest import load_manifest
-from pipeline.spec import Spec
-from pipeline.spec_file import load_spec
+from pipeline.spec.file import load_spec
+from pipeline.spec.spec import Spec
 from pipeline.training.config import LoopConfig
 
 WINDOWS, WARM_UP = 7, 2

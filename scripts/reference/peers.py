@@ -22,8 +22,10 @@ import tyro
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from models.config import ModelConfig
+from pipeline.columns import feature_column, label_column
 from pipeline.manifest import load_manifest
-from pipeline.spec import DenseFeature, IdListFeature, Spec, feature_column, label_column
+from pipeline.spec.features import DenseFeature, IdListFeature
+from pipeline.spec.spec import Spec
 
 ADAM: dict[str, dict[str, Any]] = {"plain": {"lr": 1e-3}, "fused": {"lr": 1e-3, "fused": True}}
 STEPS = 2  # of a window
@@ -53,8 +55,15 @@ def torch_rechub(
             else SparseFeature(name, rows, dim)
         )
     tasks = ["classification" if part.kind == "binary" else part.kind for part in spec.objectives.values()]
-    model = PLE(features, tasks, config.levels, config.own_experts, config.shared_experts,
-                {"dims": list(config.expert)}, [{"dims": list(config.tower)}] * len(tasks))  # fmt: skip
+    model = PLE(
+        features,
+        tasks,
+        config.levels,
+        config.own_experts,
+        config.shared_experts,
+        {"dims": list(config.expert)},
+        [{"dims": list(config.tower)}] * len(tasks),
+    )
     loader, _, _ = DataGenerator(x, y).generate_dataloader(batch_size=batch_size)
     MTLTrainer(model, tasks, optimizer_params=adam).train_one_epoch(loader)
 
@@ -76,9 +85,19 @@ def deepctr_torch(
         ids = SparseFeat(name, *size(spec, feature.table))
         columns.append(VarLenSparseFeat(ids, feature.max_length) if isinstance(feature, IdListFeature) else ids)
     tasks = [part.kind for part in spec.objectives.values()]
-    model = PLE(columns, config.shared_experts, config.own_experts, config.levels, config.expert, config.gate,
-                config.tower, l2_reg_linear=0, l2_reg_embedding=0, task_types=tasks,
-                task_names=list(spec.objectives))  # fmt: skip
+    model = PLE(
+        columns,
+        config.shared_experts,
+        config.own_experts,
+        config.levels,
+        config.expert,
+        config.gate,
+        config.tower,
+        l2_reg_linear=0,
+        l2_reg_embedding=0,
+        task_types=tasks,
+        task_names=list(spec.objectives),
+    )
     losses = ["binary_crossentropy" if task == "binary" else "mse" for task in tasks]
     model.compile(torch.optim.Adam(model.parameters(), **adam), losses)
     model.fit({name: values.astype(np.float32) for name, values in x.items()}, y, batch_size, verbose=0)

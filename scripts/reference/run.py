@@ -8,8 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[1]
-MODEL = ["--model.head", "ple", "--model.levels", "2", "--model.shared-experts", "2", "--model.own-experts", "2",
-         "--model.expert", "256", "128", "--model.tower", "64"]  # fmt: skip
+MODEL = [
+    "--model.head",
+    "ple",
+    "--model.levels",
+    "2",
+    "--model.shared-experts",
+    "2",
+    "--model.own-experts",
+    "2",
+    "--model.expert",
+    "256",
+    "128",
+    "--model.tower",
+    "64",
+]
 WARM_UP = 2  # windows
 WINDOW_ROWS = 50_000
 
@@ -25,13 +38,30 @@ class Mode:
 
 def trained(folder: Path, run: str, mode: Mode, batch_size: int) -> list[dict[str, float]]:
     """The lines of metrics.jsonl of one run, each a window, warm-up left out."""
-    options = ["--spec", folder / "spec.yaml", "--samples", folder / "samples", "--out", folder / run, *MODEL,
-               "--loop.epochs", 1, "--loop.batch-size", batch_size, "--loop.log-every",
-               max(1, WINDOW_ROWS // batch_size), *mode.flags]  # fmt: skip
+    options = [
+        "--spec",
+        folder / "spec.yaml",
+        "--samples",
+        folder / "samples",
+        "--out",
+        folder / run,
+        *MODEL,
+        "--loop.epochs",
+        1,
+        "--loop.batch-size",
+        batch_size,
+        "--loop.log-every",
+        max(1, WINDOW_ROWS // batch_size),
+        *mode.flags,
+    ]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", mode.ranks]
-    subprocess.run(list(map(str, [*torchrun, SCRIPTS / "train.py", *options])), check=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                   env=os.environ | {"OMP_NUM_THREADS": str(mode.threads)})  # fmt: skip
+    subprocess.run(
+        list(map(str, [*torchrun, SCRIPTS / "train.py", *options])),
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": str(mode.threads)},
+    )
     lines = map(json.loads, (folder / run / "metrics.jsonl").read_text().splitlines())
     found = [line for line in lines if line["split"] == "train"]
     return found[WARM_UP:-1] or found[-1:]  # the last window is shorter than the others
@@ -40,6 +70,11 @@ def trained(folder: Path, run: str, mode: Mode, batch_size: int) -> list[dict[st
 def python(words: list[object], threads: int) -> str:
     """Runs a script below scripts/ and returns what it prints; its failure ends the benchmark."""
     script, *arguments = map(str, words)
-    done = subprocess.run([sys.executable, str(SCRIPTS / script), *arguments], check=True, stdout=subprocess.PIPE,
-                          text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / script), *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+    )
     return done.stdout

@@ -14,20 +14,21 @@ import numpy as np
 import polars as pl
 
 from pipeline.atomic import replace_file
-from pipeline.command import command
-from pipeline.manifest import MANIFEST, LabelStatistics, Learned, Manifest, Normaliser, RawCounts, SampleFile, SplitName
-from pipeline.spec import (
+from pipeline.columns import (
     SAMPLE_ID,
     TIME,
     USER,
     WEIGHT,
-    Spec,
     feature_column,
     label_column,
     mask_column,
     sample_columns,
     scene_column,
 )
+from pipeline.command import command
+from pipeline.manifest import MANIFEST, LabelStatistics, Learned, Manifest, Normaliser, RawCounts, SampleFile, SplitName
+from pipeline.spec.parts import samples_fingerprint
+from pipeline.spec.spec import Spec
 
 IDS = [f"id_{number}" for number in range(20)]
 LISTS = ["list_0", "list_1"]
@@ -62,8 +63,17 @@ def spec_of(table_rows: int) -> Spec:
     sizes = dict.fromkeys(IDS, table_rows) | dict.fromkeys(LISTS, LIST_TABLE_ROWS)
     content = {
         "name": "reference",
-        "logs": {"impression": {"files": "log", "columns": columns, "id": ["row"], "user": "user", "video": "id_0",
-                                "time": "time", "outcomes": [*BINARY, *REGRESSION]}},
+        "logs": {
+            "impression": {
+                "files": "log",
+                "columns": columns,
+                "id": ["row"],
+                "user": "user",
+                "video": "id_0",
+                "time": "time",
+                "outcomes": [*BINARY, *REGRESSION],
+            }
+        },
         "tables": {name: {"encode": "hash", "rows": rows, "dim": DIM} for name, rows in sizes.items()},
         "features": {name: {"kind": "id", "table": name} for name in IDS}
         | {name: {"kind": "id_list", "table": name, "max_length": 2 * MEAN_LENGTH} for name in LISTS}
@@ -71,7 +81,7 @@ def spec_of(table_rows: int) -> Spec:
         "objectives": {name: {"kind": "binary", "label": name} for name in BINARY}
         | {name: {"kind": "regression", "label": name, "unit": "s"} for name in REGRESSION},
         "scenes": {"feed": {"where": "true", "weights": dict.fromkeys([*BINARY, *REGRESSION], 1.0)}},
-    }  # fmt: skip
+    }
     return Spec.model_validate(content)
 
 
@@ -88,27 +98,35 @@ def write_store(store: Path, spec: Spec, train_rows: int) -> None:
             frame.write_parquet(store / path, row_group_size=GROUP_ROWS, compression="lz4")
             content = (store / path).read_bytes()
             digest = hashlib.sha256(content).hexdigest()
-            files.append(SampleFile(path=path, split=split, date=DATES[split], rows=frame.height, bytes=len(content),
-                                    sha256=digest))  # fmt: skip
+            files.append(
+                SampleFile(
+                    path=path, split=split, date=DATES[split], rows=frame.height, bytes=len(content), sha256=digest
+                )
+            )
     labels: dict[SplitName, LabelStatistics] = {
         split: LabelStatistics(rows=sum(f.rows for f in files if f.split == split), mean=None, min=None, max=None)
         for split in DATES
     }
     manifest = Manifest(
         spec=spec,
-        fingerprint=spec.fingerprint(),
+        fingerprint=samples_fingerprint(spec),
         raw_folder="none: simulated as samples",
         created="",
         files=files,
-        learned=Learned(table_rows={name: table.rows for name, table in spec.tables.items() if table.encode == "hash"},
-                        vocabularies={}, boundaries={}, normalisers=dict[str, Normaliser](), baselines={}),
+        learned=Learned(
+            table_rows={name: table.rows for name, table in spec.tables.items() if table.encode == "hash"},
+            vocabularies={},
+            boundaries={},
+            normalisers=dict[str, Normaliser](),
+            baselines={},
+        ),
         labels=dict.fromkeys(spec.objectives, labels),
         raw=dict[str, RawCounts](),
         events={},
         without_profile={},
         filtered=0,
         quarantine=[],
-    )  # fmt: skip
+    )
     replace_file(store / MANIFEST, manifest.model_dump_json(indent=1).encode())
 
 

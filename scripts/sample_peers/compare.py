@@ -8,9 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.columns import SAMPLE_ID
 from pipeline.command import command
 from pipeline.errors import StrataError
-from pipeline.spec import SAMPLE_ID
 
 TOLERANCE = 1e-5  # of counters, relative: a mean's float sum depends on its order; everything else must be equal
 
@@ -28,8 +28,11 @@ def main(samples: Path, peer: Path) -> None:
     ids, their_ids = store.select(SAMPLE_ID).collect().to_series(), theirs.select(SAMPLE_ID).collect().to_series()
     order, their_order = ids.arg_sort(), their_ids.arg_sort()
     if not ids.gather(order).equals(their_ids.gather(their_order)):
-        raise StrataError(f"its {their_ids.len():,} sample ids are not the store's {ids.len():,}", where=peer,
-                          fix="find out which is wrong")  # fmt: skip
+        raise StrataError(
+            f"its {their_ids.len():,} sample ids are not the store's {ids.len():,}",
+            where=peer,
+            fix="find out which is wrong",
+        )
     columns = [column for column in theirs.collect_schema().names() if column != SAMPLE_ID]
     for column in columns:
         ours = store.select(column).collect().to_series().gather(order)
@@ -41,8 +44,10 @@ def main(samples: Path, peer: Path) -> None:
             row = same.not_().arg_true()[0]
             raise StrataError(
                 f"{column}: {len(same) - same.sum():,} of {len(same):,} rows differ; sample {ids[order[row]]} has "
-                f"{other[row]}, the store {ours[row]}", where=peer, fix="find out which is wrong"
-            )  # fmt: skip
+                f"{other[row]}, the store {ours[row]}",
+                where=peer,
+                fix="find out which is wrong",
+            )
     print(f"{peer}: {len(ids):,} rows, {len(columns)} columns: equal")
 
 

@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from pipeline.batches.batch import Batch, Rows, join, model_columns, to_batch
 from pipeline.manifest import Manifest
-from pipeline.spec import IdFeature, Spec
+from pipeline.spec.features import IdFeature
+from pipeline.spec.spec import Spec
 
 NAN = float("nan")
 

@@ -14,9 +14,10 @@ from torch.testing import assert_close
 
 from pipeline.batches.batch import Batch
 from pipeline.batches.reader import BatchReader
+from pipeline.columns import SAMPLE_ID
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SampleFile
-from pipeline.spec import SAMPLE_ID, IdFeature
+from pipeline.spec.features import IdFeature
 
 Rows = list[list[int]]  # the ids of each step
 NAN = float("nan")
@@ -63,13 +64,16 @@ def of_all_ranks(reader: BatchReader, ranks: int, **options: int) -> Rows:
 SHAPES = {
     "many row groups": {"files": [[16] * 187, [16] * 156, [1]], "batch_size": 300, "shuffle_rows": 1000},
     "one row group, a prime number of rows": {"files": [[997]], "batch_size": 128, "shuffle_rows": 300},
-    "row groups of different sizes": {"files": [[128, 1, 77], [3], [90, 700], [1], [2, 204]], "batch_size": 97,
-                                      "shuffle_rows": 400},
+    "row groups of different sizes": {
+        "files": [[128, 1, 77], [3], [90, 700], [1], [2, 204]],
+        "batch_size": 97,
+        "shuffle_rows": 400,
+    },
     "one batch for everything": {"files": [[60], [40]], "batch_size": 5000, "shuffle_rows": 262_144},
     "one buffer for everything": {"files": [[600, 4], [401]], "batch_size": 50, "shuffle_rows": 262_144},
     "a buffer of less than a batch": {"files": [[64] * 9], "batch_size": 100, "shuffle_rows": 1},
     "small batches": {"files": [[900]], "batch_size": 30, "shuffle_rows": 100},
-}  # fmt: skip
+}
 each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 
 

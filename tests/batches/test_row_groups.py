@@ -10,9 +10,9 @@ import pytest
 from pipeline.batches.batch import model_columns
 from pipeline.batches.reader import BatchReader
 from pipeline.batches.row_groups import stored_tables
+from pipeline.columns import SAMPLE_ID
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
-from pipeline.spec import SAMPLE_ID
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from pipeline.manifest import EventCounts, LabelStatistics, Learned, Manifest, RawCounts, SampleFile, SplitName
-from pipeline.spec import Spec
+from pipeline.spec.parts import samples_fingerprint
+from pipeline.spec.spec import Spec
 from pipeline.statistics import DayStatistics, SceneStatistics, Statistics
 
 SPLITS: dict[str, SplitName] = {
@@ -73,11 +74,20 @@ def rows() -> pl.DataFrame:
     random = np.random.default_rng(7)
     count = ROWS_PER_DAY * len(SPLITS)
     clicked = random.random(count) < 0.2
-    lists = {name: [random.integers(1, 9, n).tolist() for n in random.integers(0, most + 1, count)]
-             for name, most in (("tags", 3), ("watched", 2))}  # fmt: skip
-    types = {"feature_user": pl.Int32, "feature_video": pl.Int32, "feature_tags": pl.List(pl.Int32),
-             "feature_watched": pl.List(pl.Int32), "label_click": pl.Float32, "label_watch": pl.Float32,
-             "feature_price": pl.Float32, "sample_weight": pl.Float32}  # fmt: skip
+    lists = {
+        name: [random.integers(1, 9, n).tolist() for n in random.integers(0, most + 1, count)]
+        for name, most in (("tags", 3), ("watched", 2))
+    }
+    types = {
+        "feature_user": pl.Int32,
+        "feature_video": pl.Int32,
+        "feature_tags": pl.List(pl.Int32),
+        "feature_watched": pl.List(pl.Int32),
+        "label_click": pl.Float32,
+        "label_watch": pl.Float32,
+        "feature_price": pl.Float32,
+        "sample_weight": pl.Float32,
+    }
     return pl.DataFrame(
         {
             "date": np.repeat(list(SPLITS), ROWS_PER_DAY),
@@ -153,7 +163,7 @@ def statistics_of(spec: Spec, date: str, rows: pl.DataFrame) -> DayStatistics:
 def manifest_of(spec: Spec, files: list[SampleFile]) -> Manifest:
     return Manifest(
         spec=spec,
-        fingerprint=spec.fingerprint(),
+        fingerprint=samples_fingerprint(spec),
         raw_folder="raw/logs",
         created="2026-03-06T01:02:03+00:00",
         files=files,

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.data_report.drift import population_stability as stability
 from pipeline.data_report.drift import psi
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 
 def rows(**features: object) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from pipeline.data_report.report import write_data_report
-from pipeline.data_report.tables import sharing_ids
+from pipeline.data_report.sections import sharing_ids
 from pipeline.manifest import Manifest
 from pipeline.statistics import Statistics
 

@@ -23,8 +23,9 @@ def large(build: Build, rows: pl.DataFrame, tmp_path: Path) -> Manifest:
     for part in range(FILES):
         price = pl.int_range(part * ROWS_PER_FILE, (part + 1) * ROWS_PER_FILE).cast(pl.Float64)
         many.with_columns(feature_price=price).write_parquet(tmp_path / f"{part}.parquet", row_group_size=2048)
-        files.append(SampleFile(path=f"{part}.parquet", split="train", date="2026-03-01", rows=many.height, bytes=0,
-                                sha256=""))  # fmt: skip
+        files.append(
+            SampleFile(path=f"{part}.parquet", split="train", date="2026-03-01", rows=many.height, bytes=0, sha256="")
+        )
     return build()[1].model_copy(update={"files": files})
 
 

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pipeline.data_report.separation import auc, separations
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 
 def test_auc_with_ties_and_unlabelled_rows() -> None:
@@ -49,8 +49,10 @@ def test_ids_are_ordered_on_one_half_and_measured_on_the_other(spec: Spec, rows:
     average = sum(map(sum, seen.values())) / sum(map(len, seen.values()))
     rates = {value: (sum(labels) + average) / (len(labels) + 1) for value, labels in seen.items()}
     scores = [sum(rates.get(value, average) for value in row) / len(row) for row in ids]
-    expected = roc_auc_score([c for c, f in zip(clicked, first, strict=True) if not f],
-                             [s for s, f in zip(scores, first, strict=True) if not f])  # fmt: skip
+    expected = roc_auc_score(
+        [c for c, f in zip(clicked, first, strict=True) if not f],
+        [s for s, f in zip(scores, first, strict=True) if not f],
+    )
     found = separations(spec, rows)["click"][feature]
     assert found == pytest.approx(expected)
     assert found > 0.6

@@ -20,8 +20,19 @@ def trained(
         "--loop.epochs 4 --loop.batch-size 256 --loop.log-every 10 --loop.patience 0 --device cpu --model.expert 32 "
         "--dense.learning-rate 3e-3 --tables.learning-rate 0.05"
     )
-    done = command("train.py", "--spec", spec_path, "--samples", samples, "--out", out, *options.split(),
-                   "--tables.overrides", *by_rows, ranks=2)  # fmt: skip
+    done = command(
+        "train.py",
+        "--spec",
+        spec_path,
+        "--samples",
+        samples,
+        "--out",
+        out,
+        *options.split(),
+        "--tables.overrides",
+        *by_rows,
+        ranks=2,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{out}: ")
     return out

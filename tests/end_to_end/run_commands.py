@@ -12,8 +12,8 @@ import tempfile
 import traceback
 
 import pipeline.evaluation.report
-import pipeline.raw.simulation.simulate
 import pipeline.samples.build
+import pipeline.simulation.simulate
 import pipeline.training.predict
 import pipeline.training.train  # noqa: F401
 

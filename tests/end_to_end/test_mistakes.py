@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline.raw.simulation.config import SimulationConfig
-from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.samples.build import build_samples
-from pipeline.spec_file import load_spec
+from pipeline.simulation.config import SimulationConfig
+from pipeline.simulation.simulate import simulate_logs
+from pipeline.spec.file import load_spec
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

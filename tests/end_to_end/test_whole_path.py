@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.manifest import Manifest
-from pipeline.training.checkpoints import best_checkpoint, read_progress
+from pipeline.training.saving.checkpoints import best_checkpoint, read_progress
 
 pytestmark = pytest.mark.slow
 
@@ -16,8 +16,19 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, command, trained: Path, samples: Path, raw_log: Path) -> Path:
     out = tmp_path_factory.mktemp("report") / "report"
-    done = command("evaluate.py", "--run", trained, "--samples", samples, "--split", "test", "--out", out,
-                   "--truth", raw_log / "truth")  # fmt: skip
+    done = command(
+        "evaluate.py",
+        "--run",
+        trained,
+        "--samples",
+        samples,
+        "--split",
+        "test",
+        "--out",
+        out,
+        "--truth",
+        raw_log / "truth",
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out / 'report.html'}\n"
     assert done.stderr == ""

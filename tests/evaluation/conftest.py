@@ -3,7 +3,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pipeline.errors import StrataError
 from pipeline.evaluation.comparison import check_same_spec, compare, name_runs
 from pipeline.evaluation.comparison_page import differing_settings, write_comparison
 from pipeline.manifest import Manifest
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 
 def differences(spec: Spec, first: pl.LazyFrame, second: pl.LazyFrame) -> dict[str, Any]:

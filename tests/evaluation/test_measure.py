@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from pipeline.evaluation.measure import measure, write_metrics
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 
 def near(figures: dict[str, Any]) -> dict[str, Any]:

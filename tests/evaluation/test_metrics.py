@@ -77,14 +77,19 @@ def test_normalised_entropy_of_the_base_rate_is_one() -> None:
 def test_gauc_weights_users_by_rows_and_leaves_out_those_of_one_class() -> None:
     rows = pl.DataFrame(
         [
-            ("a", 1, 0.9), ("a", 0, 0.1),  # AUC 1 on 2 rows
-            ("b", 1, 0.3), ("b", 0, 0.3), ("b", 0, 0.5), ("b", 0, 0.2),  # AUC (1/2 + 0 + 1) / 3 on 4 rows
-            ("c", 1, 0.2), ("c", 1, 0.4),  # never a 0
+            ("a", 1, 0.9),
+            ("a", 0, 0.1),  # AUC 1 on 2 rows
+            ("b", 1, 0.3),
+            ("b", 0, 0.3),
+            ("b", 0, 0.5),
+            ("b", 0, 0.2),  # AUC (1/2 + 0 + 1) / 3 on 4 rows
+            ("c", 1, 0.2),
+            ("c", 1, 0.4),  # never a 0
             ("d", 0, 0.9),  # never a 1
         ],
         ["user", "label", "prediction"],
         orient="row",
-    )  # fmt: skip
+    )
     assert metrics.gauc(rows.lazy()).collect().to_dicts() == [
         {"gauc": pytest.approx((2 * 1 + 4 * 0.5) / 6), "gauc_users": 2}
     ]

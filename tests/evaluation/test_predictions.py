@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import StrataError
 from pipeline.evaluation.predictions import check_predictions, objective_rows, read_predictions
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 
 def first_row(value: float | None, column: str) -> pl.Expr:

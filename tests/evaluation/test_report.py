@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.evaluation.measure import measure
 from pipeline.evaluation.report import write_report
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 CURVE = [
     {"step": 10 * step, "split": split, "loss": 1 / step, "objectives": {"click": 0.5 / step, "watch": 2 / step}}

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.spec import Spec
+from pipeline.spec.spec import Spec
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 
 from models.losses import Objectives, row_loss, row_prediction
 from models.towers import OutputLayout
-from pipeline.spec import BinaryObjective, RegressionObjective
+from pipeline.spec.objectives import BinaryObjective, RegressionObjective
 
 NAN, LN2, LN3 = math.nan, math.log(2), math.log(3)
 

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from pipeline.errors import StrataError
-from pipeline.raw.reading import CHUNK_ROWS, REJECTED, BadFile, Chunk, find_files, read_chunks, schema
-from pipeline.spec import RawTable
+from pipeline.raw.reading import CHUNK_ROWS, REJECTED, BadFile, Chunk, find_files, read_chunks
+from pipeline.spec.logs import RawTable
+from pipeline.sql.types import schema
 from pipeline.storage import Folder
 
 SHOWN = RawTable(
@@ -192,8 +193,10 @@ def test_a_file_that_changes_after_it_was_listed_is_refused(
     spoil(path)
     with pytest.raises(BadFile) as error:
         list(chunks)
-    assert str(error.value) == (f"{path}: {message} while it was used; write logs elsewhere and move whole files here; "
-                                "then run the same command again")  # fmt: skip
+    assert str(error.value) == (
+        f"{path}: {message} while it was used; write logs elsewhere and move whole files here; "
+        "then run the same command again"
+    )
 
 
 def test_a_file_without_rows_is_no_mistake(tmp_path: Path) -> None:
@@ -246,9 +249,13 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "a.parquet",
         "the column `page` is List(String); write it as string",
     ),
-    "no file": (lambda folder: (folder / "a.txt").touch(), ".", "no files of the table `shown` (.parquet, .csv, "
-                ".csv.gz, .jsonl, .jsonl.gz); put them there, or correct `files` of `shown` in the spec"),
-}  # fmt: skip
+    "no file": (
+        lambda folder: (folder / "a.txt").touch(),
+        ".",
+        "no files of the table `shown` (.parquet, .csv, "
+        ".csv.gz, .jsonl, .jsonl.gz); put them there, or correct `files` of `shown` in the spec",
+    ),
+}
 
 
 @pytest.mark.parametrize(("spoil", "file", "message"), BROKEN.values(), ids=BROKEN)

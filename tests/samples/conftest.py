@@ -6,15 +6,22 @@ import polars as pl
 import pytest
 
 from pipeline.manifest import Manifest, load_manifest
-from pipeline.raw.simulation.config import LogFormat, SimulationConfig
-from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.samples.build import build_samples
-from pipeline.spec_file import load_spec
+from pipeline.simulation.config import LogFormat, SimulationConfig
+from pipeline.simulation.simulate import simulate_logs
+from pipeline.spec.file import load_spec
 
 MESSY = SimulationConfig(
-    users=200, videos=100, new_videos=5, days=5, impressions=4000, late_rate=0.05, duplicate_rate=0.05,
-    malformed_rate=0.05, disorder=0.2,
-)  # fmt: skip
+    users=200,
+    videos=100,
+    new_videos=5,
+    days=5,
+    impressions=4000,
+    late_rate=0.05,
+    duplicate_rate=0.05,
+    malformed_rate=0.05,
+    disorder=0.2,
+)
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,12 @@ import pytest
 from pipeline.errors import StrataError
 from pipeline.manifest import BadRawFile, Manifest, load_manifest
 from pipeline.raw.reading import BadFile, checked_tables, find_files, read_chunks, required_columns
-from pipeline.raw.simulation.config import SimulationConfig
-from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.samples.build import build_samples
 from pipeline.samples.plan import Options
 from pipeline.samples.stages.deal import DealTask, deal, deal_tasks
-from pipeline.spec_file import load_spec
+from pipeline.simulation.config import SimulationConfig
+from pipeline.simulation.simulate import simulate_logs
+from pipeline.spec.file import load_spec
 from pipeline.storage import Folder
 
 LOG = SimulationConfig(users=100, videos=50, new_videos=5, days=3, impressions=1200)

@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SampleFile, load_manifest
 from pipeline.samples.build import build_samples
-from pipeline.samples.hashing import user_hash
+from pipeline.samples.frames.hashing import user_hash
 from pipeline.samples.plan import Options
 from pipeline.statistics import load_statistics
 
@@ -37,8 +37,10 @@ def test_the_manifest_counts_what_the_simulator_did_to_the_log(messy_folders: di
     assert counts.keys() == done.keys()
     for name, count in counts.items():
         assert (count.kept, count.duplicates, sum(count.rejected.values())) == (
-            done[name]["rows"], done[name]["duplicated"], done[name]["malformed"],
-        )  # fmt: skip
+            done[name]["rows"],
+            done[name]["duplicated"],
+            done[name]["malformed"],
+        )
         assert count.read == count.kept + count.duplicates + sum(count.rejected.values())
         stored = messy_folders[format_] / "samples" / "rejected" / f"{name}.parquet"
         assert stored.exists() == bool(count.rejected)
@@ -124,7 +126,10 @@ def test_the_last_days_are_for_validation_and_test(messy_manifest: Manifest) -> 
 def test_the_columns_of_the_store(messy_store: Path, messy_manifest: Manifest) -> None:
     spec = messy_manifest.spec
     expected = {
-        "sample_id": pl.Int64, "user_id": pl.Int64, "time_ms": pl.Int64, "sample_weight": pl.Float32,
+        "sample_id": pl.Int64,
+        "user_id": pl.Int64,
+        "time_ms": pl.Int64,
+        "sample_weight": pl.Float32,
         **{f"scene_{scene}": pl.Boolean for scene in spec.scenes},
         **{f"label_{objective}": pl.Float32 for objective in spec.objectives},
         **{f"mask_{objective}": pl.Boolean for objective in spec.objectives},
@@ -132,7 +137,7 @@ def test_the_columns_of_the_store(messy_store: Path, messy_manifest: Manifest) -
             f"feature_{name}": {"id": pl.Int32, "dense": pl.Float32}.get(feature.kind, pl.List(pl.Int32))
             for name, feature in spec.features.items()
         },
-    }  # fmt: skip
+    }
     for file in messy_manifest.files:
         assert dict(pl.read_parquet_schema(messy_store / file.path)) == expected
 
@@ -223,12 +228,16 @@ scenes:
 DAY_MS = 86_400_000
 SMALL_LOG = {  # uid, user_id, video, ts, click, seconds; on three days, one for each split
     "train": [
-        (1, "a", 5, 1, 1, 10), (1, "a", 5, 2, 0, 30), (2, "b", 6, 3, 0, 7), (2, "b", 6, 4, 0, 8), (2, "b", 6, 5, 0, 50),
+        (1, "a", 5, 1, 1, 10),
+        (1, "a", 5, 2, 0, 30),
+        (2, "b", 6, 3, 0, 7),
+        (2, "b", 6, 4, 0, 8),
+        (2, "b", 6, 5, 0, 50),
         (2, "b", 9, 6, 0, 500),
     ],
     "valid": [(1, "a", 5, DAY_MS, 1, 5), (2, "b", 9, DAY_MS + 1, 0, 5), (3, "c", 5, DAY_MS + 2, 0, 0)],
     "test": [(1, "a", 5, 2 * DAY_MS, 1, 5), (2, "b", 9, 2 * DAY_MS + 1, 0, 5), (3, "c", 5, 2 * DAY_MS + 2, 0, 0)],
-}  # fmt: skip
+}
 
 
 def small(folder: Path, spec: str = SMALL, log: dict[str, list[tuple[object, ...]]] = SMALL_LOG) -> tuple[Path, Path]:

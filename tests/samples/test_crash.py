@@ -16,12 +16,12 @@ import pytest
 
 from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST, load_manifest
-from pipeline.raw.simulation.config import SimulationConfig
-from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.samples.build import build_samples
-from pipeline.samples.lock import CLOCK_ERROR_S, UNSETTLED
+from pipeline.samples.kept.lock import CLOCK_ERROR_S, UNSETTLED
 from pipeline.samples.plan import Options
-from pipeline.spec_file import load_spec
+from pipeline.simulation.config import SimulationConfig
+from pipeline.simulation.simulate import simulate_logs
+from pipeline.spec.file import load_spec
 
 pytestmark = pytest.mark.slow
 
@@ -75,8 +75,14 @@ def start(log: Log, spec_path: Path, environment: dict[str, str]) -> Start:
     def begin(store: Path) -> subprocess.Popen[str]:
         script = ROOT / "scripts" / "build_samples.py"
         words = ["--spec", spec_path, "--raw", log.raw, "--out", store, "--workers", 2, "--partitions", PARTITIONS]
-        return subprocess.Popen([sys.executable, str(script), *map(str, words)], env=environment, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, str(script), *map(str, words)],
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     return begin
 

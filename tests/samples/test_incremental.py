@@ -11,15 +11,23 @@ import polars as pl
 import pytest
 
 from pipeline.manifest import Manifest, load_manifest
-from pipeline.raw.simulation.config import SimulationConfig
-from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.samples.build import build_samples
 from pipeline.samples.changes import changes
 from pipeline.samples.plan import Options
-from pipeline.spec_file import load_spec
+from pipeline.simulation.config import SimulationConfig
+from pipeline.simulation.simulate import simulate_logs
+from pipeline.spec.file import load_spec
 
-LOG = SimulationConfig(users=150, videos=80, new_videos=5, days=6, impressions=2000, late_rate=0.05,
-                       duplicate_rate=0.02, malformed_rate=0.02)  # fmt: skip
+LOG = SimulationConfig(
+    users=150,
+    videos=80,
+    new_videos=5,
+    days=6,
+    impressions=2000,
+    late_rate=0.05,
+    duplicate_rate=0.02,
+    malformed_rate=0.02,
+)
 DATES = "split: {valid_from: 2026-03-04, test_from: 2026-03-05}"
 DAY_MS = 86_400_000
 Stamps = dict[str, tuple[int, int]]
@@ -256,11 +264,17 @@ def test_what_training_alone_uses_makes_nothing_anew(
     before, samples = finished(store), samples_by_day(store)
     assert len(before) > 100
     spec = tmp_path / "spec.yaml"
-    spec.write_text(edited(
-        dated_spec.read_text(), "city: {encode: vocab, dim: 8}", "city: {encode: vocab, dim: 12, pooling: sum}",
-        "weights: {stay: 1.0, dwell: 0.5, click: 1.0}", "weights: {stay: 1.0, dwell: 0.25, click: 1.0}",
-        "label: dwell_ms / 1000.0, where: stay, unit: s", "label: dwell_ms / 1000.0, where: stay, unit: sec",
-    ))  # fmt: skip
+    spec.write_text(
+        edited(
+            dated_spec.read_text(),
+            "city: {encode: vocab, dim: 8}",
+            "city: {encode: vocab, dim: 12, pooling: sum}",
+            "weights: {stay: 1.0, dwell: 0.5, click: 1.0}",
+            "weights: {stay: 1.0, dwell: 0.25, click: 1.0}",
+            "label: dwell_ms / 1000.0, where: stay, unit: s",
+            "label: dwell_ms / 1000.0, where: stay, unit: sec",
+        )
+    )
     manifest = build(spec, whole_log, store)
     assert (finished(store), samples_by_day(store)) == (before, samples)
     assert manifest.spec == load_spec(spec)
@@ -289,10 +303,14 @@ EDITS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         {"encoding": ["tables.video.min_count"]},
     ),
     "split": (["valid_days: 1", "valid_days: 2"], {"encoding": ["split.valid_days"]}),
-    "source": (["position: {kind: dense}", "position: {kind: dense, source: position + 1}"],
-               {"drafts": ["features.position.source"]}),
-    "new feature": (["  position: {kind: dense}", "  position: {kind: dense}\n  slot: {kind: dense, source: position}"],
-                    {"drafts": ["features.slot"]}),
+    "source": (
+        ["position: {kind: dense}", "position: {kind: dense, source: position + 1}"],
+        {"drafts": ["features.position.source"]},
+    ),
+    "new feature": (
+        ["  position: {kind: dense}", "  position: {kind: dense}\n  slot: {kind: dense, source: position}"],
+        {"drafts": ["features.slot"]},
+    ),
     "feature gone": (["  position: {kind: dense}\n", ""], {"drafts": ["features.position"]}),
     "filter": (["split: {", "filter: position < 5\nsplit: {"], {"drafts": ["filter"]}),
     "weight": (["play_time: 0.5", "play_time: 0.7"], {"nothing": ["scenes.player.weights.play_time"]}),
@@ -301,17 +319,21 @@ EDITS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
     "window of counters": (["days: [7]", "days: [7, 1]"], {"counters": ["counters.days"]}),
     "column": (["age_days: (time_ms", "age_days: (1 + time_ms"], {"counters": ["columns.age_days"]}),
     "window of an event": (
-        ["columns: {impression_id: int64, user_id: int64, time_ms: int64, dwell_ms: int64}\n"
-         "      checks: [\"dwell_ms >= 0\"]\n      time: time_ms\n      within_s: 3600",
-         "columns: {impression_id: int64, user_id: int64, time_ms: int64, dwell_ms: int64}\n"
-         "      checks: [\"dwell_ms >= 0\"]\n      time: time_ms\n      within_s: 600"],
+        [
+            "columns: {impression_id: int64, user_id: int64, time_ms: int64, dwell_ms: int64}\n"
+            '      checks: ["dwell_ms >= 0"]\n      time: time_ms\n      within_s: 3600',
+            "columns: {impression_id: int64, user_id: int64, time_ms: int64, dwell_ms: int64}\n"
+            '      checks: ["dwell_ms >= 0"]\n      time: time_ms\n      within_s: 600',
+        ],
         {"attribution": ["logs.events.stay.within_s"]},
     ),
-    "zone and weight": (["timezone: UTC", "timezone: Asia/Tokyo", "play_time: 0.5", "play_time: 0.7"],
-                        {"dealing": ["logs.timezone"], "nothing": ["scenes.player.weights.play_time"]}),
+    "zone and weight": (
+        ["timezone: UTC", "timezone: Asia/Tokyo", "play_time: 0.5", "play_time: 0.7"],
+        {"dealing": ["logs.timezone"], "nothing": ["scenes.player.weights.play_time"]},
+    ),
     "check": (['checks: ["play_ms >= 0"]', 'checks: ["play_ms > 0"]'], {"dealing": ["logs.events.play.checks"]}),
     "nothing": ([], {}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -322,8 +344,13 @@ def test_changes_are_named_with_the_stage_that_they_redo(name: str, spec_path: P
     assert changes(load_spec(spec_path), load_spec(spec)) == expected
 
 
-FIRST_MADE = {"dealing": "dealt", "attribution": "attributed", "counters": "counted", "drafts": "drafts",
-              "encoding": "learned"}  # fmt: skip
+FIRST_MADE = {
+    "dealing": "dealt",
+    "attribution": "attributed",
+    "counters": "counted",
+    "drafts": "drafts",
+    "encoding": "learned",
+}
 ORDER = ["dealt", "attributed", "counted", "drafts", "learned"]
 
 
@@ -351,11 +378,19 @@ def test_explain_says_what_a_build_would_do_and_does_nothing(
     command: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     spec = tmp_path / "spec.yaml"
-    spec.write_text(edited(dated_spec.read_text(), "play_time: 0.5", "play_time: 0.7",
-                           "position: {kind: dense}", "position: {kind: dense, source: position + 1}"))  # fmt: skip
+    spec.write_text(
+        edited(
+            dated_spec.read_text(),
+            "play_time: 0.5",
+            "play_time: 0.7",
+            "position: {kind: dense}",
+            "position: {kind: dense, source: position + 1}",
+        )
+    )
     before = stamps(store, ".")
-    done = command("build_samples.py", "--spec", spec, "--raw", whole_log, "--out", store, "--explain",
-                   "--partitions", 6)  # fmt: skip
+    done = command(
+        "build_samples.py", "--spec", spec, "--raw", whole_log, "--out", store, "--explain", "--partitions", 6
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert stamps(store, ".") == before
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]

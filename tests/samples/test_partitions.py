@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 
 from pipeline.manifest import Manifest, load_manifest
-from pipeline.raw.simulation.config import SimulationConfig
-from pipeline.raw.simulation.simulate import simulate_logs
 from pipeline.samples.build import build_samples
 from pipeline.samples.plan import Options
-from pipeline.spec_file import load_spec
+from pipeline.simulation.config import SimulationConfig
+from pipeline.simulation.simulate import simulate_logs
+from pipeline.spec.file import load_spec
 
 ROOT = Path(__file__).parents[2]
 KUAIRAND = ROOT.parent / "shared" / "data" / "kuairand_pure"
@@ -117,9 +117,9 @@ def test_a_day_of_one_user_is_worked_on_in_runs(
     busy_log: Path, spec_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks are part of what sums of floats are: they are the same in both builds, small enough to be cut between."""
-    monkeypatch.setattr("pipeline.samples.stages.feature.BLOCK_ROWS", 50)
+    monkeypatch.setattr("pipeline.samples.stages.draft.BLOCK_ROWS", 50)
     expected = build(spec_path, busy_log, tmp_path / "whole", Options(workers=1, partitions=2))
-    monkeypatch.setattr("pipeline.samples.stages.feature.RUN_ROWS", 120)
+    monkeypatch.setattr("pipeline.samples.stages.draft.RUN_ROWS", 120)
     found = build(spec_path, busy_log, tmp_path / "runs", Options(workers=1, partitions=2))
     users = pl.concat(expected[2].values())["user_id"]
     assert (users == 1).sum() > 0.5 * len(users)

@@ -8,9 +8,10 @@ import pytest
 
 from pipeline.errors import StrataError
 from pipeline.raw.reading import RawFile, find_files
-from pipeline.samples.days import DAY_MS
+from pipeline.samples.frames.days import DAY_MS
 from pipeline.samples.plan import PLAN, Options, estimate_busiest_day, estimate_rows, plan, split_days
-from pipeline.spec import Logs, RawTable, Split
+from pipeline.spec.logs import Logs, RawTable
+from pipeline.spec.spec import Split
 from pipeline.storage import Folder
 
 RAW = Folder.at("/raw")
@@ -55,14 +56,18 @@ def test_a_day_that_comes_later_moves_no_other_if_the_split_is_by_dates() -> Non
     [
         ({"valid_days": 2}, "has impressions on 3 days, but validation and test alone take 3; add earlier days"),
         ({"valid_days": 9}, "has impressions on 3 days, but validation and test alone take 10; add earlier days"),
-        ({"valid_from": MONDAY, "test_from": MONDAY + timedelta(2)},
-         "has impressions on 3 days, but they are 2026-03-02 to 2026-03-04, validation begins on 2026-03-02 "
-         "and the test on 2026-03-04; add earlier"),
-        ({"valid_from": MONDAY + timedelta(1), "test_from": MONDAY + timedelta(3)},
-         "has impressions on 3 days, but they are 2026-03-02 to 2026-03-04, validation begins on 2026-03-03 "
-         "and the test on 2026-03-05; add the later days"),
+        (
+            {"valid_from": MONDAY, "test_from": MONDAY + timedelta(2)},
+            "has impressions on 3 days, but they are 2026-03-02 to 2026-03-04, validation begins on 2026-03-02 "
+            "and the test on 2026-03-04; add earlier",
+        ),
+        (
+            {"valid_from": MONDAY + timedelta(1), "test_from": MONDAY + timedelta(3)},
+            "has impressions on 3 days, but they are 2026-03-02 to 2026-03-04, validation begins on 2026-03-03 "
+            "and the test on 2026-03-05; add the later days",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_split_needs_a_day_to_train_on(split: dict[str, object], message: str) -> None:
     with pytest.raises(StrataError) as error:
         split_days(days(0, 1, 2), Split.model_validate(split), RAW)
@@ -75,10 +80,17 @@ def test_a_split_needs_a_day_to_train_on(split: dict[str, object], message: str)
 LOGS = Logs.model_validate(
     {
         "timezone": "Asia/Shanghai",
-        "impression": {"files": "log", "columns": {"id": "int64", "time_ms": "int64", "clicked": "bool"}, "id": ["id"],
-                       "user": "id", "video": "id", "time": "time_ms", "outcomes": ["clicked"]},
+        "impression": {
+            "files": "log",
+            "columns": {"id": "int64", "time_ms": "int64", "clicked": "bool"},
+            "id": ["id"],
+            "user": "id",
+            "video": "id",
+            "time": "time_ms",
+            "outcomes": ["clicked"],
+        },
     }
-)  # fmt: skip
+)
 MORNING_MS = 8 * 3_600_000  # of a UTC day, so that 12 hours from then on are of one day in Shanghai as well
 
 

@@ -38,8 +38,9 @@ def rows(manifest: Manifest) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     return torch.randn(ROWS, D, generator=generator), targets
 
 
-def plain(network: Network, objectives: Objectives, x: torch.Tensor, targets: tuple[torch.Tensor, ...]
-          ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+def plain(
+    network: Network, objectives: Objectives, x: torch.Tensor, targets: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Losses, gradient of x and of all weights in one row."""
     x = x.clone().requires_grad_()
     losses, weights = objectives.weighted_sums(network(x), *targets)

@@ -15,8 +15,8 @@ from models.losses import Objectives
 from models.ranker import Network
 from models.towers import OutputLayout
 from pipeline.batches.batch import Batch
+from pipeline.columns import feature_column
 from pipeline.manifest import Manifest
-from pipeline.spec import feature_column
 from pipeline.training.config import TrainConfig
 from pipeline.training.health import Health
 from pipeline.training.processes import process_group

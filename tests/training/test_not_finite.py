@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import tyro
 
+from pipeline.columns import SAMPLE_ID, feature_column, label_column, mask_column, scene_column
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
-from pipeline.spec import SAMPLE_ID, feature_column, label_column, mask_column, scene_column
-from pipeline.training.checkpoints import best_checkpoint, read_progress
-from pipeline.training.chunks import StoredTensors
 from pipeline.training.config import TrainConfig
+from pipeline.training.saving.checkpoints import best_checkpoint, read_progress
+from pipeline.training.saving.chunks import StoredTensors
 from pipeline.training.train import train
 from tests.training.altered import altered, replaced
 

@@ -22,6 +22,8 @@ def test_ranks_that_take_all_cores_keep_to_their_own(rank: int, threads: int, ex
     done = subprocess.run(
         [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {cores})\n{SHOWN}"],
         env=os.environ | {name: str(value) for name, value in environment.items()},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert [int(core) for core in done.stdout.split()] == [cores[at] for at in expected]

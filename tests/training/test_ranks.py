@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.manifest import Manifest
-from pipeline.training.checkpoints import best_checkpoint
-from pipeline.training.chunks import StoredTensors
 from pipeline.training.predict import predict
+from pipeline.training.saving.checkpoints import best_checkpoint
+from pipeline.training.saving.chunks import StoredTensors
 
 pytestmark = pytest.mark.slow
 TABLE = "model.embeddings.tables.embedding_bags.{}.weight"

@@ -12,10 +12,10 @@ from torch.distributed import TCPStore
 
 from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST
-from pipeline.training.checkpoints import Progress, seal
 from pipeline.training.config import TrainConfig
 from pipeline.training.predict import predict
 from pipeline.training.processes import Job
+from pipeline.training.saving.checkpoints import Progress, seal
 from pipeline.training.train import train
 
 Arguments = Callable[..., list[str]]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.training.checkpoints import complete_checkpoints, damage, read_progress
-from pipeline.training.chunks import StoredTensors
+from pipeline.training.saving.checkpoints import complete_checkpoints, damage, read_progress
+from pipeline.training.saving.chunks import StoredTensors
 from tests.training.conftest import Launched
 from tests.training.rank_process import TRAIN
 

@@ -18,8 +18,8 @@ from models.config import ModelConfig
 from models.losses import Objectives
 from models.ranker import Ranker
 from pipeline.batches.batch import Batch
-from pipeline.spec import Spec
-from pipeline.spec_file import load_spec
+from pipeline.spec.file import load_spec
+from pipeline.spec.spec import Spec
 from pipeline.training.gradients import DenseGradients
 from pipeline.training.step import Stepper
 from pipeline.training.window import Window

@@ -20,9 +20,9 @@ from models.config import ModelConfig
 from models.heads import HEADS
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
-from pipeline.training.checkpoints import complete_checkpoints, read_progress
 from pipeline.training.config import TrainConfig
 from pipeline.training.predict import predict
+from pipeline.training.saving.checkpoints import complete_checkpoints, read_progress
 from pipeline.training.train import plan_tables, train
 
 Arguments = Callable[..., list[str]]

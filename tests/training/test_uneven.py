@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 
+from pipeline.columns import WEIGHT, mask_column, scene_column
 from pipeline.manifest import load_manifest
-from pipeline.spec import WEIGHT, mask_column, scene_column
 from tests.training.altered import altered
 
 ROWS = 1009  # of the first file; a prime, as little divisible by batches and ranks as can be

@@ -7,19 +7,21 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 
-from pipeline.raw.expressions import parse
+from pipeline.columns import EVENT_TIME, LOCAL_DAY
 from pipeline.raw.reading import REJECTED
-from pipeline.samples.attribution import EVENT_TIME, ROW, append_outcomes, attribute_events, drop_repeats
-from pipeline.samples.checker import LOCAL_DAY
-from pipeline.samples.context import append_context
-from pipeline.samples.counters import daily_counts
-from pipeline.samples.days import DAY_MS, HOUR_MS, begins_ms, local_time
-from pipeline.samples.hashing import user_hash
+from pipeline.samples.frames.context import append_context
+from pipeline.samples.frames.counters import daily_counts
+from pipeline.samples.frames.days import DAY_MS, HOUR_MS, begins_ms, local_time
+from pipeline.samples.frames.hashing import user_hash
+from pipeline.samples.frames.outcomes import ROW, append_outcomes, attribute_events, drop_repeats
+from pipeline.samples.kept.results import Done, Receipt, Results, content_digest, key_of, results
 from pipeline.samples.stages.deal import count_reasons
 from pipeline.samples.stages.pieces import Cell, Pieces, read_pieces
 from pipeline.samples.stages.profiles import reject_repeats
-from pipeline.samples.work import Done, Receipt, Results, content_digest, key_of, results
-from pipeline.spec import Event, Logs, Spec
+from pipeline.spec.logs import Event, Logs
+from pipeline.spec.parts import digest_of_parts
+from pipeline.spec.spec import Spec
+from pipeline.sql.expressions import parse
 from pipeline.storage import Folder
 
 HASH = "hash of the user"  # a column of the attributed impressions, which are in its order
@@ -74,25 +76,20 @@ class Unit:
             table: {str(day): [piece.key for piece in pieces] for day, pieces in sorted(days.items())}
             for table, days in self.pieces.items()
         }
-        return results(self.store, "attributed", self.name, key_of("attribute", self._rules(), rows, self.name))
+        rules = digest_of_parts("attributed", self.spec)
+        return results(self.store, "attributed", self.name, key_of(rules, rows, self.name))
 
     def digest(self, outcomes: dict[str, pl.DataFrame]) -> str:
         """Tells apart what was attributed: by the impressions of the unit, and the events that they have."""
         shown = [piece.key for piece in self.pieces["impression"].get(self.day, ())]
-        return key_of(self._rules(), shown, {name: content_digest(events) for name, events in outcomes.items()})
-
-    def _rules(self) -> list[object]:
-        """What of the spec attribution goes by."""
-        logs = self.spec.logs
-        parts = {"columns", "time", "within_s", "values"}
-        of_events = {name: event.model_dump(mode="json", include=parts) for name, event in logs.events.items()}
-        of_impressions = logs.impression.model_dump(mode="json", include={"columns", "id", "user", "time", "outcomes"})
-        return [logs.timezone, of_impressions, of_events]
+        rules = digest_of_parts("attributed", self.spec)
+        return key_of(rules, shown, {name: content_digest(events) for name, events in outcomes.items()})
 
     @property
     def profiled(self) -> Results:
         profiles = {name: lies_in.key for name, lies_in in self.profiles.items()}
-        return results(self.store, "profiled", self.name, key_of("profiled", self.attributed.key, profiles))
+        rules = digest_of_parts("profiled", self.spec)
+        return results(self.store, "profiled", self.name, key_of(rules, self.attributed.key, profiles))
 
     def profile_rows(self) -> dict[str, pl.LazyFrame]:
         """Of each profile the rows that the unit's impressions can see."""
@@ -110,8 +107,7 @@ class CountTask:
     @property
     def results(self) -> Results:
         spec = self.unit.spec
-        of_counters = spec.counters and spec.counters.model_dump(mode="json", include={"by", "measures"})
-        key = key_of("count", self.attributed, of_counters, spec.columns, spec.logs.day, self.profiled)
+        key = key_of(digest_of_parts("counted", spec), self.attributed, self.profiled)
         return results(self.unit.store, "counted", self.unit.name, key)
 
 
@@ -232,8 +228,7 @@ def _profile(unit: Unit) -> Profiled:
         if profile.valid_to:
             rows = rows.with_columns(pl.when(pl.col(profile.valid_to) < ends).then(profile.valid_to))
         unit.profiled.write(name, rows)
-        declared = profile.model_dump(mode="json", exclude={"files", "checks"})
-        digests[name] = key_of(declared, content_digest(rows.sort(pl.all())))
+        digests[name] = key_of(digest_of_parts("profiled", unit.spec), content_digest(rows.sort(pl.all())))
     return Profiled(digests=digests)
 
 

@@ -12,11 +12,14 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.raw.reading import REJECTED, BadFile, RawFile, read_chunks, schema
-from pipeline.samples.days import local_time
-from pipeline.samples.hashing import user_hash
-from pipeline.samples.work import Done, Receipt, Results, key_of, results
-from pipeline.spec import Logs, RawTable
+from pipeline.raw.reading import REJECTED, BadFile, RawFile, checked_tables, read_chunks, required_columns
+from pipeline.samples.frames.days import local_time
+from pipeline.samples.frames.hashing import user_hash
+from pipeline.samples.kept.results import Done, Receipt, Results, key_of, results
+from pipeline.spec.logs import RawTable
+from pipeline.spec.parts import digest_of_parts
+from pipeline.spec.spec import Spec
+from pipeline.sql.types import schema
 from pipeline.storage import Folder
 
 SLOTS = 4096  # of hash values; a partition is a run of slots, so there are at most as many partitions
@@ -50,40 +53,47 @@ class Dealt(Receipt):
 
 @dataclass(frozen=True)
 class DealTask:
-    """A raw file to deal; `user` and `time` are the columns to deal by, where the table has them."""
+    """A raw file to deal."""
 
     store: Folder
+    spec: Spec
     name: str
-    table: RawTable
+    """Of the raw table."""
     file: RawFile
-    required: frozenset[str]
-    user: str | None
-    time: str | None
-    timezone: str
     partitions: int
     quarantine: bool
 
     @property
+    def table(self) -> RawTable:
+        return checked_tables(self.spec.logs)[self.name]
+
+    @property
+    def user(self) -> str | None:
+        """The column of the user, by whom rows are dealt where the table has one."""
+        user, profile = self.spec.logs.impression.user, self.spec.logs.profiles.get(self.name)
+        return user if profile is None or profile.key == user else None
+
+    @property
+    def time(self) -> str | None:
+        """The column of the time, by which rows are dealt where the table has one."""
+        timed = self.spec.logs.timed().get(self.name)
+        return timed.time if timed else None
+
+    @property
     def results(self) -> Results:
-        of_table = self.table.model_dump(mode="json", include={"columns", "checks"})
-        key = key_of(
-            self.file.info, of_table, sorted(self.required), self.user, self.time, self.timezone, self.partitions
-        )
-        return results(self.store, "dealt", self.name, key)
+        parts = digest_of_parts("dealt", self.spec, self.spec.logs.key_of(self.name))
+        return results(self.store, "dealt", self.name, key_of(parts, self.file.info, self.partitions))
 
 
-def deal_tasks(logs: Logs, tables: dict[str, RawTable], required: dict[str, set[str]], files: dict[str, list[RawFile]],
-               store: Folder, partitions: int, quarantine: bool) -> list[DealTask]:  # fmt: skip
+def deal_tasks(
+    spec: Spec, files: dict[str, list[RawFile]], store: Folder, partitions: int, quarantine: bool
+) -> list[DealTask]:
     """A task for every file of every table."""
-    times = {name: table.time for name, table in logs.timed().items()}
-    user = logs.impression.user
-    by_user = {name: user for name in times} | {n: user for n, profile in logs.profiles.items() if profile.key == user}
     return [
-        DealTask(store, name, tables[name], file, frozenset(required[name]), by_user.get(name), times.get(name),
-                 logs.timezone, partitions, quarantine)
-        for name in tables
-        for file in files[name]
-    ]  # fmt: skip
+        DealTask(store, spec, name, file, partitions, quarantine)
+        for name, of_table in files.items()
+        for file in of_table
+    ]
 
 
 def deal(task: DealTask) -> Done[DealTask, Dealt]:
@@ -102,7 +112,8 @@ def _deal(task: DealTask) -> Dealt:
     rejected = [pl.DataFrame(schema=REJECTED)]
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for chunk in read_chunks(task.name, task.table, task.file, set(task.required)):
+        required = required_columns(task.spec.logs)[task.name]
+        for chunk in read_chunks(task.name, task.table, task.file, required):
             rejected.append(chunk.rejected)
             for partition, day, rows in _grouped(chunk.rows, task):
                 batch = _arrow(rows).combine_chunks().to_batches()[0]
@@ -128,7 +139,7 @@ def _grouped(rows: pl.DataFrame, task: DealTask) -> Iterator[tuple[int, date | N
     if task.user:
         partition = partition_of(user_hash(rows[task.user]), task.partitions)
     if task.time:
-        local = rows.select(local_time(pl.col(task.time), task.timezone).dt.date()).to_series()
+        local = rows.select(local_time(pl.col(task.time), task.spec.logs.timezone).dt.date()).to_series()
         day = local.to_physical().to_numpy().astype(np.int64)
     first, days = day.min(), day.max() - day.min() + 1
     group = partition * days + (day - first)

@@ -6,13 +6,15 @@ from datetime import date
 
 import polars as pl
 
+from pipeline.columns import DAY
 from pipeline.manifest import Normaliser
-from pipeline.samples.checker import DAY
-from pipeline.samples.encoding import Encoders, fit_normalisers, fit_quantiles, fit_vocabulary
-from pipeline.samples.stages.feature import Draft, Drafted
-from pipeline.samples.tallies import COUNT, VALUE
-from pipeline.samples.work import Done, Receipt, Results, content_digest, key_of, results
-from pipeline.spec import QuantileTable, Spec, VocabTable
+from pipeline.samples.frames.encoding import Encoders, fit_normalisers, fit_quantiles, fit_vocabulary
+from pipeline.samples.frames.tallies import COUNT, VALUE
+from pipeline.samples.kept.results import Done, Receipt, Results, content_digest, key_of, results
+from pipeline.samples.stages.draft import Draft, Drafted
+from pipeline.spec.features import QuantileTable, VocabTable
+from pipeline.spec.parts import digest_of_parts
+from pipeline.spec.spec import Spec
 from pipeline.storage import Folder
 
 NORMALISERS = "_normalisers"  # beside the names of tables, which begin with a letter
@@ -38,9 +40,9 @@ class LearnTask:
 
     @property
     def results(self) -> Results:
-        table = self.spec.tables.get(self.name)
-        how = table.model_dump(mode="json", exclude={"dim", "pooling"}) if table else self.spec.standardised
-        key = key_of("learn", how, sorted(draft.key for draft in self.drafts), self.days)
+        own = "features.*" if self.name == NORMALISERS else f"tables.{self.name}"
+        parts = digest_of_parts("learned", self.spec, own)
+        key = key_of(parts, sorted(draft.key for draft in self.drafts), self.days)
         return results(self.store, "learned", self.name, key)
 
 

@@ -8,10 +8,10 @@ from datetime import date
 import polars as pl
 import pyarrow as pa
 
-from pipeline.raw.reading import schema
+from pipeline.samples.kept.results import Done, Results
 from pipeline.samples.stages.deal import Dealt, DealTask
-from pipeline.samples.work import Done, Results
-from pipeline.spec import RawTable
+from pipeline.spec.logs import RawTable
+from pipeline.sql.types import schema
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import polars as pl
 
 from pipeline.raw.reading import REJECTED
-from pipeline.samples.attribution import drop_repeats
+from pipeline.samples.frames.outcomes import drop_repeats
+from pipeline.samples.kept.results import Done, Receipt, Results, key_of, results
 from pipeline.samples.stages.deal import count_reasons
 from pipeline.samples.stages.pieces import Pieces, read_pieces
-from pipeline.samples.work import Done, Receipt, Results, key_of, results
-from pipeline.spec import Profile
+from pipeline.spec.logs import Profile
+from pipeline.spec.parts import digest_of_parts
+from pipeline.spec.spec import Spec
 from pipeline.storage import Folder
 
 
@@ -25,18 +27,18 @@ class ProfileTask:
     """The rows of a profile: all, or those of the users of a partition."""
 
     store: Folder
+    spec: Spec
     name: str
-    profile: Profile
     pieces: Pieces
 
     @property
-    def key(self) -> str:
-        declared = self.profile.model_dump(mode="json", exclude={"files", "checks"})
-        return key_of(declared, [piece.key for piece in self.pieces])
+    def profile(self) -> Profile:
+        return self.spec.logs.profiles[self.name]
 
     @property
     def results(self) -> Results:
-        return results(self.store, "profiles", self.name, self.key)
+        parts = digest_of_parts("profiles", self.spec, self.spec.logs.key_of(self.name))
+        return results(self.store, "profiles", self.name, key_of(parts, [piece.key for piece in self.pieces]))
 
 
 def prepare_profile(task: ProfileTask) -> Done[ProfileTask, Prepared]:

@@ -3,16 +3,23 @@
 import numpy as np
 import polars as pl
 
-from pipeline.samples.hashing import user_hash
+from pipeline.samples.frames.hashing import user_hash
 from pipeline.samples.stages.attribute import HASH, in_order
-from pipeline.spec import Logs
+from pipeline.spec.logs import Logs
 
 LOGS = Logs.model_validate(
     {
-        "impression": {"files": "log", "columns": dict.fromkeys(("id", "user", "time_ms", "clicked"), "int64"),
-                       "id": ["id"], "user": "user", "video": "id", "time": "time_ms", "outcomes": ["clicked"]},
+        "impression": {
+            "files": "log",
+            "columns": dict.fromkeys(("id", "user", "time_ms", "clicked"), "int64"),
+            "id": ["id"],
+            "user": "user",
+            "video": "id",
+            "time": "time_ms",
+            "outcomes": ["clicked"],
+        },
     }
-)  # fmt: skip
+)
 
 
 def test_impressions_of_one_ms_are_in_the_order_of_their_ids_and_their_content() -> None:

@@ -10,7 +10,7 @@ from pipeline.raw.reading import REJECTED, find_files
 from pipeline.samples.stages.deal import DealTask, deal
 from pipeline.samples.stages.pieces import pieces_by_cell
 from pipeline.samples.stages.profiles import ProfileTask, prepare_profile, reject_repeats
-from pipeline.spec import Profile
+from pipeline.spec.logs import Profile
 from pipeline.storage import Folder
 
 

@@ -1,0 +1,85 @@
+"""The raw logs that a spec declares."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from pipeline.spec.part import ColumnType, Name, Part, PositiveInt, Sql
+
+
+class RawTable(Part):
+    """Files of one kind: where they lie below `--raw`, their columns, and SQL conditions each row must meet."""
+
+    files: Annotated[str, StringConstraints(min_length=1)]
+    columns: Annotated[dict[str, ColumnType], Field(min_length=1)]
+    checks: tuple[Sql, ...] = ()
+
+
+class Impressions(RawTable):
+    """One row per video shown to a user; `time` is in ms since the epoch, UTC.
+
+    `outcomes` names the columns of an interaction log that became known only after the impression.
+    """
+
+    id: Annotated[tuple[str, ...], Field(min_length=1)]
+    user: str
+    video: str
+    time: str
+    outcomes: tuple[str, ...] = ()
+
+
+class Event(RawTable):
+    """Something a user did after an impression, joined to it by the impression's id and user columns.
+
+    The user is among them because rows are dealt to partitions by user. It counts only if it happened at most
+    `within_s` seconds after the impression. `values` says how a column is combined where the same event happened more
+    than once.
+    """
+
+    time: str
+    within_s: PositiveInt
+    values: dict[str, Literal["sum", "max", "min", "first", "last"]] = Field(default_factory=dict)
+
+
+class Profile(RawTable):
+    """One row per user, video or the like, joined by `key`.
+
+    With `valid_from` (a column in ms since the epoch) a key may have several rows: an impression gets the last one
+    whose validity began at or before it, unless `valid_to` says that it had ended by then.
+    """
+
+    key: str
+    valid_from: str | None = None
+    valid_to: str | None = None
+
+    @property
+    def values(self) -> list[str]:
+        """The columns that an impression gets."""
+        return [column for column in self.columns if column not in (self.key, self.valid_from, self.valid_to)]
+
+
+class Logs(Part):
+    """The raw logs. With `events` they are event logs; with `impression.outcomes`, interaction logs.
+
+    `day` is the SQL expression of the day a row is filed under; by default the local date of its time.
+    """
+
+    timezone: str = "UTC"
+    day: Sql | None = None
+    impression: Impressions
+    events: dict[Name, Event] = Field(default_factory=dict)
+    profiles: dict[Name, Profile] = Field(default_factory=dict)
+
+    def timed(self) -> dict[str, Impressions | Event]:
+        """The raw tables whose rows happened at a time."""
+        return {"impression": self.impression, **self.events}
+
+    def key_of(self, table: str) -> str:
+        """The key in the spec of a raw table."""
+        if table == "impression":
+            return "logs.impression"
+        return f"logs.events.{table}" if table in self.events else f"logs.profiles.{table}"
+
+    def tables(self) -> dict[str, RawTable]:
+        """Every raw table by the name that errors and counts use for it."""
+        return {"impression": self.impression, **self.events, **self.profiles}

@@ -1,0 +1,239 @@
+"""Which parts of a spec each task of a build depends on.
+
+This is the one place that says so. From it follow the key under which a task's results are kept (exactly these parts
+are hashed), what `--explain` says of a changed spec, and the samples' fingerprint, which is about all of them. What is
+not named here (weights, losses, units, dimensions, pooling, the spec's name) belongs to a run: it changes no sample.
+
+A part is a value of the spec under its key, such as `logs.events.click.within_s`. An optional key that is left at its
+default is no part, so a new optional key changes no fingerprint and no task's key.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pipeline.spec.spec import Spec
+
+Parts = dict[str, Any]
+# Parts that a mapping has beside its values: its names as a set, and in their order.
+NAMES, ORDER = " (names)", " (order)"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Tasks of one kind, by the folder of their results below `.work`.
+
+    `parts` are patterns of the keys that they depend on. `*` stands for a name, at the end for all below; `{own}` for
+    the key of what the task is about, such as a raw table. By way of `by_days` a task depends on the split of its own
+    days alone. `after` names the stages whose results it takes.
+    """
+
+    folder: str
+    parts: tuple[str, ...] = ()
+    by_days: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+STAGES = (
+    Stage(
+        "dealt",
+        (
+            "logs.timezone",
+            "logs.impression.id",
+            "logs.impression.user",
+            "logs.impression.video",
+            "{own}.files",
+            "{own}.columns.*",
+            "{own}.checks",
+            "{own}.time",
+            "{own}.key",
+            "{own}.valid_from",
+        ),
+    ),
+    Stage("profiles", ("{own}.columns.*", "{own}.key", "{own}.valid_from"), after=("dealt",)),
+    Stage(
+        "attributed",
+        (
+            "logs.timezone",
+            "logs.impression.columns.*",
+            "logs.impression.id",
+            "logs.impression.user",
+            "logs.impression.time",
+            "logs.events.*.columns.*",
+            "logs.events.*.time",
+            "logs.events.*.within_s",
+            "logs.events.*.values.*",
+        ),
+        after=("dealt",),
+    ),
+    Stage(
+        "profiled",
+        (
+            "logs.profiles.*.columns.*",
+            "logs.profiles.*.key",
+            "logs.profiles.*.valid_from",
+            "logs.profiles.*.valid_to",
+        ),
+        after=("profiles", "attributed"),
+    ),
+    Stage(
+        "counted",
+        ("logs.day", "columns.*", "counters.by.*", "counters.measures.*"),
+        after=("attributed", "profiled"),
+    ),
+    Stage("daily", (), after=("counted",)),
+    Stage("windows", ("counters.*",), after=("daily",)),
+    Stage(
+        "drafts",
+        (
+            "logs.day",
+            "columns.*",
+            "counters.*",
+            "tables.*.encode",
+            "features.*",
+            "objectives.*.label",
+            "objectives.*.where",
+            "scenes.*.where",
+            f"scenes.*.weights{NAMES}",
+            "filter",
+            "downsample",
+            "sample_weight",
+        ),
+        after=("attributed", "profiled", "counted", "windows"),
+    ),
+    Stage(
+        "learned",
+        ("{own}.encode", "{own}.min_count", "{own}.buckets", "{own}.normalise"),
+        by_days=("split.*",),
+        after=("drafts",),
+    ),
+    Stage(
+        "encoded",
+        (
+            *("tables.*.encode", "tables.*.min_count", "tables.*.rows", "tables.*.buckets", "tables.*.boundaries"),
+            *("objectives.*.baseline_by", f"features{ORDER}", f"objectives{ORDER}", f"scenes{ORDER}"),
+        ),
+        by_days=("split.*",),
+        after=("drafts", "learned"),
+    ),
+)
+# Beside the stages' folders, in `changed_parts`.
+BY_DAYS, NO_STAGE = "the split of days", ""
+# What the end of a build looks at whenever there is one; it keeps no results.
+ALWAYS_CHECKED = ("objectives.*.kind",)
+
+
+@lru_cache(maxsize=1024)
+def digest_of_parts(folder: str, spec: Spec, own: str = "") -> str:
+    """A digest of the parts that a task of the stage depends on; `own` is the key of what it is about."""
+    (stage,) = (stage for stage in STAGES if stage.folder == folder)
+    return _digest(_select(all_parts(spec), [pattern.replace("{own}", own) for pattern in stage.parts]))
+
+
+def samples_fingerprint(spec: Spec) -> str:
+    """Tells apart specs that make other samples of the same logs; their order of columns is of no account."""
+    patterns = [pattern for stage in STAGES for pattern in (*stage.parts, *stage.by_days) if ORDER not in pattern]
+    patterns = [pattern for of_stage in patterns for pattern in _for_any(of_stage)]
+    return _digest(_select(all_parts(spec), [*patterns, *ALWAYS_CHECKED]))
+
+
+def changed_parts(old: Spec, new: Spec) -> dict[str, list[str]]:
+    """The parts that differ, by the folder of the first stage that depends on them.
+
+    Under BY_DAYS are those that tasks depend on by way of their days' split alone, under NO_STAGE those that none does.
+
+    A part that only one of the two specs has, such as a new feature, is named once and without its own parts. Stages
+    come in their order. Those after the first are done again as far as their input changes with it.
+    """
+    before, after = all_parts(old), all_parts(new)
+    differ = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    found: dict[str, set[str]] = {}
+    for key in differ:
+        found.setdefault(_first_stage(key), set()).add(key)
+    named: dict[str, list[str]] = {}
+    told: set[str] = set()
+    for folder in [*(stage.folder for stage in STAGES), BY_DAYS, NO_STAGE]:
+        names = {_shortest(key, before, after) for key in found.get(folder, ())} - told
+        # The names of a mapping differ because one of them is new or gone, which is told already, or by their order.
+        names -= {name for name in names if name.endswith((NAMES, ORDER)) and _has_new_name(name, before, after)}
+        told |= names
+        if names:
+            named[folder] = sorted(names)
+    return named
+
+
+def stages_after(folder: str) -> list[str]:
+    """The stage and all that build on it, directly or not."""
+    found = [folder]
+    for stage in STAGES:
+        if set(stage.after) & set(found):
+            found.append(stage.folder)
+    return found
+
+
+def all_parts(spec: Spec) -> Parts:
+    """Every value of the spec by its key."""
+    return dict(_flat(spec.model_dump(mode="json", exclude_defaults=True), ""))
+
+
+def _flat(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield f"{prefix}{key}{NAMES}", sorted(inner)
+            yield f"{prefix}{key}{ORDER}", list(inner)
+            yield from _flat(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def _select(parts: Parts, patterns: list[str]) -> Parts:
+    return {key: value for key, value in parts.items() if any(_fits(key, pattern) for pattern in patterns)}
+
+
+def _fits(key: str, pattern: str) -> bool:
+    """A pattern means the names or the order of a mapping only where it says so."""
+    special = next((end for end in (NAMES, ORDER) if key.endswith(end)), "")
+    return pattern.endswith(special) and bool(_compiled(pattern).fullmatch(key))
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    start, below = (pattern[:-1], ".+") if pattern.endswith(".*") else (pattern, "")
+    return re.compile(re.escape(start).replace(r"\*", r"[^.]+") + below)
+
+
+def _for_any(pattern: str) -> list[str]:
+    """The pattern for whatever a task may be about."""
+    every = ("logs.impression", "logs.events.*", "logs.profiles.*", "tables.*", "features.*")
+    return [pattern.replace("{own}", own) for own in every] if "{own}" in pattern else [pattern]
+
+
+def _first_stage(key: str) -> str:
+    for stage in STAGES:
+        for folder, patterns in ((stage.folder, stage.parts), (BY_DAYS, stage.by_days)):
+            if any(_fits(key, one) for pattern in patterns for one in _for_any(pattern)):
+                return folder
+    return NO_STAGE
+
+
+def _shortest(key: str, before: Parts, after: Parts) -> str:
+    """The shortest beginning of a key that only one of the two specs has; the key itself where both have it."""
+    if key in before and key in after:
+        return key
+    fewer = before if key in after else after
+    parts = key.split(".")
+    starts = (".".join(parts[:length]) for length in range(1, len(parts)))
+    return next((s for s in starts if not any(k == s or k.startswith((f"{s}.", f"{s} (")) for k in fewer)), key)
+
+
+def _has_new_name(key: str, before: Parts, after: Parts) -> bool:
+    mapping = key.removesuffix(NAMES).removesuffix(ORDER)
+    return before.get(mapping + NAMES) != after.get(mapping + NAMES)
+
+
+def _digest(parts: Parts) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

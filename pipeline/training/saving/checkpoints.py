@@ -1,0 +1,213 @@
+"""The checkpoints of a run: folders `checkpoints/step-*`, each complete or absent, and what tells that one is whole.
+
+A checkpoint holds the tensors of the model and of the optimisers, a file from each rank; `progress.json`, which says
+where in the run it was taken; and `SHA256SUMS` of all these, in the format of `sha256sum -c`. No file of it can execute
+anything when it is read. What is being written or deleted has a name that begins with a dot.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+import torch.distributed as dist
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.atomic import replace_file
+from pipeline.errors import StrataError
+from pipeline.storage import flush_folder
+from pipeline.training.processes import Rank
+from pipeline.training.saving.chunks import SUFFIX
+
+PROGRESS = "progress.json"
+SUMS = "SHA256SUMS"
+NAME = re.compile(r"step-(\d{8,})")
+
+
+class Progress(BaseModel):
+    """Where a run stands: `step` steps are done, of which `epoch_step` in the current epoch.
+
+    This is all there is to the position in the data and to the random states: the order of the rows is a function of
+    seed and epoch, and every step begins with generators seeded by seed, step and rank (`Loop._step`).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    encoding: str
+    """`Manifest.encoding` of the samples that the model was trained on."""
+    rows: str = ""
+    """`Manifest.content` of the training rows."""
+    design: str = ""
+    """`inherit.design` of the spec."""
+    first_day: str = ""
+    last_day: str = ""
+    """Of the training rows, YYYY-MM-DD."""
+    step: int = 0
+    epoch: int = 0
+    epoch_step: int = 0
+    skipped: int = 0
+    """Steps that changed nothing because their loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    """How many of them came last, with no other step between them or after."""
+    valid_loss: float | None = None
+    """Of this very step, if it was validated."""
+    best_loss: float | None = None
+    validations_without_gain: int = 0
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def complete_checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints, oldest first; half-written ones have another name and are not among them."""
+    found = {int(name[1]): path for path in (run / "checkpoints").glob("*") if (name := NAME.fullmatch(path.name))}
+    return [found[step] for step in sorted(found)]
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """Raises StrataError if its file is damaged."""
+    if reason := _damage(checkpoint, PROGRESS, _sums(checkpoint)):
+        raise _damaged(checkpoint, reason)
+    try:
+        return Progress.model_validate_json((checkpoint / PROGRESS).read_bytes())
+    except ValidationError as error:
+        raise StrataError(
+            f"not a checkpoint of this version ({str(error).splitlines()[0]})",
+            where=checkpoint,
+            fix="train the model again",
+        ) from None
+
+
+def best_checkpoint(run: Path) -> Path:
+    """The checkpoint with the lowest validation loss; the newest, if none was validated.
+
+    Raises StrataError if the run has none, or if one is too damaged to tell.
+    """
+    found = complete_checkpoints(run)
+    if not found:
+        raise StrataError("has no complete checkpoint", where=run, fix="train it first with scripts/train.py")
+    return _best({path: read_progress(path) for path in found})
+
+
+def _best(progress: dict[Path, Progress]) -> Path:
+    validated = [(at.valid_loss, at.step, path) for path, at in progress.items() if at.valid_loss is not None]
+    return min(validated)[2] if validated else max(progress, key=lambda path: progress[path].step)
+
+
+def check(checkpoint: Path) -> None:
+    """Raises StrataError, naming the file, if one is missing or is not what its checksum says."""
+    if reason := damage(checkpoint):
+        raise _damaged(checkpoint, reason)
+
+
+def check_together(checkpoint: Path, rank: Rank) -> None:
+    """The same by all ranks, each of which looks at a share of the files."""
+    if reason := _damage_together(checkpoint, rank):
+        raise _damaged(checkpoint, reason)
+
+
+def _damage_together(checkpoint: Path, rank: Rank) -> str | None:
+    reasons: list[str | None] = [None] * rank.ranks
+    dist.all_gather_object(reasons, damage(checkpoint, rank.rank, rank.ranks))
+    return next(filter(None, reasons), None)
+
+
+def damage(checkpoint: Path, rank: int = 0, ranks: int = 1) -> str | None:
+    """What is wrong with this rank's share of the files, the others looking at theirs; None if nothing is."""
+    sums = _sums(checkpoint)
+    names = sorted({PROGRESS, *sums, *(path.name for path in checkpoint.glob(f"*{SUFFIX}"))})
+    return next((reason for name in names[rank::ranks] if (reason := _damage(checkpoint, name, sums))), None)
+
+
+def _damage(checkpoint: Path, name: str, sums: dict[str, str]) -> str | None:
+    try:
+        with (checkpoint / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"{name}: {error.strerror}"
+    return None if digest == sums.get(name) else f"{name} is not what {SUMS} says"
+
+
+def _sums(checkpoint: Path) -> dict[str, str]:
+    """Digests by file. A damaged line names another file, or none: either way some file is not what it says."""
+    path = checkpoint / SUMS
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    return {name or SUMS: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _damaged(checkpoint: Path, reason: str) -> StrataError:
+    return StrataError(
+        f"is damaged ({reason})",
+        where=checkpoint,
+        fix="restore its files, or delete the folder to use the run's next best checkpoint",
+    )
+
+
+def newest_sound(run: Path, rank: Rank) -> tuple[Path | None, dict[Path, str]]:
+    """The newest checkpoint that is not damaged, or None if the run has none; and what is wrong with newer ones.
+
+    Every rank calls it, checks a share of the files, and gets the same answer.
+    Raises StrataError if there are checkpoints, and all are damaged.
+    """
+    seen = [complete_checkpoints(run)]
+    dist.broadcast_object_list(seen)
+    damaged: dict[Path, str] = {}
+    for checkpoint in reversed(seen[0]):
+        reason = _damage_together(checkpoint, rank)
+        if not reason:
+            return checkpoint, damaged
+        damaged[checkpoint] = reason
+    if damaged:
+        all_of_them = ", ".join(f"{path.name}: {reason}" for path, reason in damaged.items())
+        raise StrataError(
+            f"all checkpoints are damaged ({all_of_them})",
+            where=run,
+            fix="restore one from a copy, or train again with another --out",
+        )
+    return None, damaged
+
+
+def sweep(run: Path, damaged: dict[Path, str]) -> None:
+    """Clears away what killed processes left behind, and renames damaged checkpoints, so that none is met again."""
+    for path in (run / "checkpoints").glob(".step-*"):
+        shutil.rmtree(path)
+    for path in damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+
+
+def seal(aside: Path, run: Path, progress: Progress, digests: dict[str, str], keep: int) -> None:
+    """Completes a folder that holds all ranks' tensors, and only then deletes what is no longer to be kept.
+
+    Kept are the newest `keep` checkpoints and the best. Raises StrataError or OSError if the disk is full.
+    """
+    content = progress.model_dump_json(indent=1).encode()
+    replace_file(aside / PROGRESS, content)
+    digests = digests | {PROGRESS: hashlib.sha256(content).hexdigest()}
+    replace_file(aside / SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode())
+    target = checkpoint_path(run, progress.step)
+    if target.exists():
+        _delete(target)
+    aside.rename(target)
+    for folder in (target.parent, run):  # the new one must survive a power cut before an old one goes
+        flush_folder(str(folder))
+    for path in _superfluous(run, keep):
+        _delete(path)
+
+
+def _superfluous(run: Path, keep: int) -> list[Path]:
+    """All but the newest and the best; one of unknown progress stays, because it may be the best."""
+    found = complete_checkpoints(run)
+    known = {path: read_progress(path) for path in found if not _damage(path, PROGRESS, _sums(path))}
+    return [path for path in found[:-keep] if path in known and path != _best(known)]
+
+
+def _delete(checkpoint: Path) -> None:
+    """Renamed first: a checkpoint that is half deleted must not look like one."""
+    aside = checkpoint.with_name(f".{checkpoint.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(checkpoint, aside)
+    shutil.rmtree(aside)
