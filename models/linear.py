@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ONEDNN = (torch.float32, torch.bfloat16) if torch.backends.mkldnn.is_available() else ()
+
+def _onednn_types() -> tuple[torch.dtype, ...]:
+    """What oneDNN multiplies on this processor: bf16 only where it has AVX-512 or better."""
+    if not torch.backends.mkldnn.is_available():
+        return ()
+    has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # tried on torch 2.13.0
+    return (torch.float32, torch.bfloat16) if has_bf16 else (torch.float32,)
+
+
+ONEDNN = _onednn_types()
 
 
 class _OneDNN(torch.autograd.Function):

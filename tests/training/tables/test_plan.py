@@ -5,8 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pipeline.training.tables.config.plan import make_plan, prepare, sharder
-from pipeline.training.tables.config.setting import Setting
 from torchrec.distributed.types import ParameterSharding
 
 from models.config import ModelConfig
@@ -14,6 +12,8 @@ from models.ranker import Ranker
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.training.tables.config import TablesConfig
+from pipeline.training.tables.plan import make_plan, prepare, sharder
+from pipeline.training.tables.setting import Setting
 
 GB = 10**9
 CUDA = Setting(

@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline.training.tables.config.plan import TablePlan, plan_together
-from pipeline.training.tables.config.plan_text import size
-from pipeline.training.tables.config.sharding import shard
 from safetensors.torch import load_file
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
@@ -22,6 +19,9 @@ from pipeline.training.saving.checkpoints import Progress, checkpoint_path
 from pipeline.training.saving.chunks import chunks_of, load_state, write_tensors
 from pipeline.training.saving.saver import Saver
 from pipeline.training.tables.config import TablesConfig
+from pipeline.training.tables.plan import TablePlan, plan_together
+from pipeline.training.tables.plan_text import size
+from pipeline.training.tables.sharding import shard
 
 Batches = list[tuple[KeyedJaggedTensor, Tensor]]
 B = 64
