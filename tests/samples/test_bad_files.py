@@ -14,7 +14,7 @@ from pipeline.errors import StrataError
 from pipeline.manifest import BadRawFile, Manifest, load_manifest
 from pipeline.raw.reading import BadFile, find_files, read_chunks
 from pipeline.samples.build import build_samples
-from pipeline.samples.plan import Options
+from pipeline.samples.division import Options
 from pipeline.samples.stages.deal import DealTask, deal, deal_tasks
 from pipeline.simulation.config import SimulationConfig
 from pipeline.simulation.simulate import simulate_logs

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from pipeline.samples.build import build_samples, prepare
-from pipeline.samples.explain import FIRST_REDONE, explain
-from pipeline.samples.plan import Options
+from pipeline.samples.division import Options
+from pipeline.samples.explain import FIRST_REDONE, explain_build
 from pipeline.spec.file import load_spec, parse_spec
 from pipeline.spec.parts import BY_DAYS, NO_STAGE, STAGES, changed_parts, samples_fingerprint, stages_after
 from pipeline.spec.spec import Spec
@@ -324,7 +324,7 @@ def test_a_build_does_what_explain_says_of_any_changed_value(key: str, built: Pa
     path.write_text(json.dumps(edited(old, edit)))
     new, store = load_spec(path), shutil.copytree(built / "samples", tmp_path / "samples")
     found = changed_parts(old, new)
-    words = " ".join(explain(*prepare(path, built / "raw", store, ALONE), ALONE, Folder.at(store)).split())
+    words = " ".join(explain_build(*prepare(path, built / "raw", store, ALONE), ALONE, Folder.at(store)).split())
     named = [name for names in found.values() for name in names]
     assert any(key == name or key.startswith(f"{name}.") or name in edit for name in named), found
     assert all(f"{FIRST_REDONE[stage]} {', '.join(names)}" in words for stage, names in found.items())

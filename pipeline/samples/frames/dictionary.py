@@ -14,7 +14,7 @@ SPAN = 4  # times the rows: up to this range a table of all numbers in it is no 
 
 
 @dataclass(frozen=True)
-class Coded:
+class DictionaryEncoded:
     """Rows of which each sparse feature but histories is a code: 0 for a missing id, n for the n-th of its `values`.
 
     Of an id_list, the values are the texts that lists are split from.
@@ -23,19 +23,19 @@ class Coded:
     rows: pl.DataFrame
     values: dict[str, pl.Series]
 
-    def select(self, rows: pl.Expr) -> "Coded":
-        return Coded(self.rows.filter(rows), self.values)
+    def select(self, rows: pl.Expr) -> "DictionaryEncoded":
+        return DictionaryEncoded(self.rows.filter(rows), self.values)
 
     def table(self) -> pl.DataFrame:
         """The values as one row of lists, which is how they are kept."""
         return pl.DataFrame([values.implode().alias(name) for name, values in self.values.items()])
 
     @classmethod
-    def of(cls, rows: pl.DataFrame, table: pl.DataFrame) -> "Coded":
+    def from_table(cls, rows: pl.DataFrame, table: pl.DataFrame) -> "DictionaryEncoded":
         return cls(rows, {name: table[name].explode(empty_as_null=False) for name in table.columns})
 
 
-def code(samples: pl.DataFrame, spec: Spec) -> Coded:
+def dictionary_encode(samples: pl.DataFrame, spec: Spec) -> DictionaryEncoded:
     """`samples` has the values themselves."""
     columns, values = [], {}
     for name, feature in spec.sparse_features.items():
@@ -43,7 +43,7 @@ def code(samples: pl.DataFrame, spec: Spec) -> Coded:
             column = samples[feature_column(name)]
             codes, values[name] = _coded(column)
             columns.append(pl.Series(column.name, codes.astype(np.min_scalar_type(len(values[name])))))
-    return Coded(samples.with_columns(columns), values)
+    return DictionaryEncoded(samples.with_columns(columns), values)
 
 
 def _coded(column: pl.Series) -> tuple[np.ndarray, pl.Series]:

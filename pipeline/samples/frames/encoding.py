@@ -9,10 +9,10 @@ import polars as pl
 
 from pipeline.columns import DAY, feature_column, label_column
 from pipeline.manifest import Normaliser
-from pipeline.samples.frames.dictionary import Coded
+from pipeline.samples.frames.dictionary import DictionaryEncoded
 from pipeline.samples.frames.features import split_list, start_column
 from pipeline.samples.frames.hashing import hash_index
-from pipeline.samples.frames.history import Stretches, flatten, list_series, stretch
+from pipeline.samples.frames.history import Spans, flatten, list_series, lists_of_spans
 from pipeline.samples.frames.labels import learned_rows
 from pipeline.samples.frames.tallies import COUNT, SLOT, VALUE, significant
 from pipeline.spec.features import (
@@ -84,16 +84,16 @@ def fit_normalisers(sums: pl.DataFrame, spec: Spec) -> dict[str, Normaliser]:
     return {name: normalisers.get(name, Normaliser(mean=0.0, std=1.0)) for name in spec.standardised}
 
 
-def encode(samples: Coded, past: Mapping[str, pl.Series], spec: Spec, encoders: Encoders) -> pl.DataFrame:
+def encode(samples: DictionaryEncoded, past: Mapping[str, pl.Series], spec: Spec, encoders: Encoders) -> pl.DataFrame:
     """Every feature column as the model reads it: int32, list of int32, or float32 without nulls.
 
-    `past` has per history the column that its stretches lie in, encoded.
+    `past` has per history the column that its spans lie in, encoded.
     """
     columns, rows = [], samples.rows
     for name, feature in spec.sparse_features.items():
         codes, table = rows[feature_column(name)], spec.tables[feature.table]
         if isinstance(feature, HistoryFeature):
-            encoded = stretch(past[name], Stretches(rows[start_column(name)].to_numpy(), codes.to_numpy()))
+            encoded = lists_of_spans(past[name], Spans(rows[start_column(name)].to_numpy(), codes.to_numpy()))
         elif isinstance(feature, IdFeature):
             found = index(samples.values[name], feature.table, table, encoders).to_numpy()
             encoded = pl.Series(np.append(np.int32(0), found)[codes.to_numpy()])

@@ -6,23 +6,23 @@ import numpy as np
 import polars as pl
 
 from pipeline.columns import EVENT_TIME, feature_column
-from pipeline.samples.frames.history import VALUE, Stretches
+from pipeline.samples.frames.history import VALUE, Spans
 from pipeline.spec.features import DenseFeature, HistoryFeature, IdFeature, IdListFeature
 from pipeline.spec.spec import Spec
 from pipeline.sql.expressions import parse
 
 
-def append_features(samples: pl.LazyFrame, stretches: Mapping[str, Stretches], spec: Spec) -> pl.LazyFrame:
+def append_features(samples: pl.LazyFrame, spans: Mapping[str, Spans], spec: Spec) -> pl.LazyFrame:
     """Adds `feature_<name>` for every feature: an id, or a number after log1p (float64 if it is to be standardised).
 
-    Of an id_list, the text that it is split from; of a history, the length of its stretch of past values, and as
+    Of an id_list, the text that it is split from; of a history, the length of its span of past values, and as
     `start_<name>` where it starts. Lists are made when samples are written: until then they would cost the most.
     """
     columns: list[pl.Expr | pl.Series] = []
     for name, feature in spec.features.items():
         if isinstance(feature, HistoryFeature):
-            columns.append(pl.Series(start_column(name), stretches[name].start.astype(np.int32)))
-            columns.append(pl.Series(feature_column(name), stretches[name].length.astype(np.int32)))
+            columns.append(pl.Series(start_column(name), spans[name].start.astype(np.int32)))
+            columns.append(pl.Series(feature_column(name), spans[name].length.astype(np.int32)))
         else:
             columns.append(value_of(name, feature).alias(feature_column(name)))
     return samples.with_columns(columns)

@@ -14,10 +14,10 @@ import polars as pl
 
 from pipeline.columns import DAY, feature_column, label_column, mask_column, scene_column
 from pipeline.samples.frames.counters import EXACT
-from pipeline.samples.frames.dictionary import Coded
+from pipeline.samples.frames.dictionary import DictionaryEncoded
 from pipeline.samples.frames.features import split_list, start_column
 from pipeline.samples.frames.hashing import mixed_hash
-from pipeline.samples.frames.history import Stretches, stretch
+from pipeline.samples.frames.history import Spans, lists_of_spans
 from pipeline.samples.frames.labels import learned_rows
 from pipeline.spec.features import (
     DenseFeature,
@@ -67,7 +67,7 @@ class Tallies:
     """Per hash table the smallest hashes of the ids that it was given."""
 
 
-def tallies(samples: Coded, past: Mapping[str, pl.Series], spec: Spec) -> Tallies:
+def tallies(samples: DictionaryEncoded, past: Mapping[str, pl.Series], spec: Spec) -> Tallies:
     """`samples` has the columns of the store, its features not encoded, `day` and SLOT; `past` is by history."""
     return Tallies(
         values=_values(samples, past, spec),
@@ -97,7 +97,7 @@ def add_tallies(parts: list[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(parts).group_by(by).agg(sums)
 
 
-def _values(samples: Coded, past: Mapping[str, pl.Series], spec: Spec) -> dict[str, pl.DataFrame]:
+def _values(samples: DictionaryEncoded, past: Mapping[str, pl.Series], spec: Spec) -> dict[str, pl.DataFrame]:
     found: dict[str, list[pl.DataFrame]] = {}
     for name, feature in spec.sparse_features.items():
         table = spec.tables[feature.table]
@@ -128,8 +128,8 @@ def _count_codes(codes: pl.Series, values: pl.Series) -> pl.DataFrame:
 
 def _count_past(rows: pl.DataFrame, past: pl.Series, name: str) -> pl.DataFrame:
     """How often each past value is in the histories of the rows."""
-    stretches = Stretches(rows[start_column(name)].to_numpy(), rows[feature_column(name)].to_numpy())
-    shown = stretch(past, stretches).explode(empty_as_null=False).alias(VALUE)
+    spans = Spans(rows[start_column(name)].to_numpy(), rows[feature_column(name)].to_numpy())
+    shown = lists_of_spans(past, spans).explode(empty_as_null=False).alias(VALUE)
     return shown.value_counts(name=COUNT).with_columns(pl.col(COUNT).cast(pl.Int64))
 
 
@@ -179,7 +179,7 @@ def _by_day(samples: pl.DataFrame) -> Iterable[tuple[date, pl.DataFrame]]:
     return [(day, samples if len(days) == 1 else samples.filter(pl.col(DAY) == day)) for day in days]
 
 
-def _tally(samples: Coded, spec: Spec) -> pl.DataFrame:
+def _tally(samples: DictionaryEncoded, spec: Spec) -> pl.DataFrame:
     parts = [pl.DataFrame(schema={DAY: pl.Date(), **TALLY})]
     for day, rows in _by_day(samples.rows):
         lists = {name: f for name, f in spec.sparse_features.items() if not isinstance(f, IdFeature)}
@@ -240,7 +240,7 @@ def _lengths(rows: pl.DataFrame, name: str, feature: SparseFeature, texts: pl.Se
     ]
 
 
-def _sketches(samples: Coded, spec: Spec) -> dict[str, np.ndarray]:
+def _sketches(samples: DictionaryEncoded, spec: Spec) -> dict[str, np.ndarray]:
     found = {}
     for name, table in spec.tables.items():
         if isinstance(table, HashTable):

@@ -37,7 +37,7 @@ class ProfileTask:
 
     @property
     def results(self) -> Results:
-        parts = digest_of_parts("profiles", self.spec, self.spec.logs.key_of(self.name))
+        parts = digest_of_parts("profiles", self.spec, self.spec.logs.key_in_spec(self.name))
         return results(self.store, "profiles", self.name, key_of(parts, [piece.key for piece in self.pieces]))
 
 
@@ -54,7 +54,7 @@ def prepare_profile(task: ProfileTask) -> Done[ProfileTask, Prepared]:
             task.results.write("rejected", repeats)
         return Prepared(duplicates=rows.height - distinct.height, rejected=count_reasons(repeats))
 
-    return task.results.once(task, Prepared, prepare)
+    return task.results.get_or_make(task, Prepared, prepare)
 
 
 def reject_repeats(rows: pl.DataFrame, unique: list[str], table: str) -> tuple[pl.DataFrame, pl.DataFrame]:

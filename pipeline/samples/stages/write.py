@@ -10,13 +10,13 @@ import polars as pl
 
 from pipeline.columns import DAY, SAMPLE_ID, WEIGHT, feature_column, sample_columns
 from pipeline.manifest import SampleFile, SplitName
-from pipeline.samples.frames.dictionary import Coded
+from pipeline.samples.frames.dictionary import DictionaryEncoded
 from pipeline.samples.frames.encoding import LABEL_COUNTS, encode, encode_past, label_counts
 from pipeline.samples.frames.hashing import mixed_hash
 from pipeline.samples.frames.labels import KEEP
 from pipeline.samples.kept.results import Done, Receipt, Results, key_of, results
 from pipeline.samples.stages.draft import Draft, Drafted
-from pipeline.samples.stages.learn import Learned, read_encoders
+from pipeline.samples.stages.learn import LearnedPart, read_encoders
 from pipeline.spec.features import HistoryFeature, IdFeature, VocabTable
 from pipeline.spec.parts import digest_of_parts
 from pipeline.spec.spec import Spec
@@ -41,7 +41,7 @@ class EncodeTask:
     store: Folder
     spec: Spec
     draft: Done[Draft, Drafted]
-    learned: dict[str, tuple[Results, Learned]]
+    learned: dict[str, tuple[Results, LearnedPart]]
     splits: dict[date, SplitName]
 
     @property
@@ -58,7 +58,9 @@ def write_samples(task: EncodeTask) -> Done[EncodeTask, Encoded]:
 
     So a reader of the finished store never finds a file changed under it, and the names are in the order of the rows.
     """
-    return task.results.once(task, Encoded, lambda: _write_samples(task), lambda made: _all_there(made, task.store))
+    return task.results.get_or_make(
+        task, Encoded, lambda: _write_samples(task), lambda made: _all_there(made, task.store)
+    )
 
 
 def _all_there(encoded: Encoded, store: Folder) -> bool:
@@ -75,7 +77,7 @@ def _write_samples(task: EncodeTask) -> Encoded:
     ids: dict[date, dict[str, int]] = {day: {} for day in task.splits}
     outside: dict[date, dict[str, int]] = {day: {} for day in task.splits}
     for run in range(task.draft.receipt.runs):
-        samples = Coded.of(draft.read(f"run-{run}"), draft.read(f"ids-{run}"))
+        samples = DictionaryEncoded.from_table(draft.read(f"run-{run}"), draft.read(f"ids-{run}"))
         for day in samples.rows[DAY].unique().sort():
             split = task.splits[day]
             raw = samples.select(pl.col(DAY) == day)
@@ -86,7 +88,7 @@ def _write_samples(task: EncodeTask) -> Encoded:
                 outside[day][feature] = outside[day].get(feature, 0) + unknown
             if split == "train":
                 baselines.append(label_counts(encoded, spec))
-                encoded = thin(encoded) if spec.downsample else encoded
+                encoded = downsample(encoded) if spec.downsample else encoded
             part = f"part-{unit.day:%Y%m%d}-{unit.partition:04d}-{run:03d}-{task.results.key[:8]}.parquet"
             path = f"split={split}/date={day}/{part}"
             if encoded.height:
@@ -95,7 +97,7 @@ def _write_samples(task: EncodeTask) -> Encoded:
     return Encoded(files=files, ids=ids, outside=outside)
 
 
-def thin(samples: pl.DataFrame) -> pl.DataFrame:
+def downsample(samples: pl.DataFrame) -> pl.DataFrame:
     """Down-samples: a row is kept if the hash of its sample id says so, and then stands for 1 / share rows.
 
     The draw depends on the sample id alone, so a later build keeps the same rows.

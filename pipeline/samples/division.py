@@ -1,26 +1,23 @@
-"""How a build is divided: the number of partitions and workers, the days of each split, and what a new spec redoes."""
+"""How a build is divided: the number of partitions, and of processes that work on them."""
 
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
 
 from pipeline.engines import EngineName, available_cores
 from pipeline.errors import StrataError
-from pipeline.manifest import SplitName
 from pipeline.raw.reading import RawFile
 from pipeline.samples.kept.results import WORK
 from pipeline.samples.stages.deal import SLOTS
 from pipeline.spec.logs import Logs
-from pipeline.spec.spec import Split
 from pipeline.storage import Folder
 
-PLAN = f"{WORK}/plan.json"
+DIVISION = f"{WORK}/plan.json"
 GB = 1_000_000_000
 # Measured on the short_video spec (docs/performance.md): a worker at rest, and what a row of the unit at hand takes.
 WORKER_BYTES, ROW_BYTES = 300_000_000, 350
@@ -44,7 +41,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Division:
     """`rows` is an estimate of the impressions."""
 
     rows: int
@@ -52,7 +49,9 @@ class Plan:
     partitions: int
 
 
-def plan(options: Options, logs: Logs, impressions: list[RawFile], all_files: list[RawFile], store: Folder) -> Plan:
+def divide(
+    options: Options, logs: Logs, impressions: list[RawFile], all_files: list[RawFile], store: Folder
+) -> Division:
     """The partitions of an earlier build stay, so that its results do.
 
     Otherwise there are as many as it takes for the busiest day of one partition to fit into a worker's memory.
@@ -73,11 +72,11 @@ def plan(options: Options, logs: Logs, impressions: list[RawFile], all_files: li
             where="--memory",
             fix=f"give at least {least:g} GB, or fewer --workers",
         )
-    earlier = json.loads(store.read(PLAN))["partitions"] if store.exists(PLAN) else None
+    earlier = json.loads(store.read(DIVISION))["partitions"] if store.exists(DIVISION) else None
     needed = max(1, -(-busiest // min(UNIT_ROWS, int(share / ROW_BYTES))))
     balanced = -(-needed // workers) * workers  # so that none waits for the last of another
     partitions = options.partitions or earlier or min(SLOTS, balanced)
-    return Plan(rows, workers, partitions)
+    return Division(rows, workers, partitions)
 
 
 def estimate_rows(files: list[RawFile]) -> int:
@@ -147,27 +146,3 @@ def _footer(file: RawFile) -> pq.FileMetaData | None:
             return pq.ParquetFile(opened).metadata
     except (OSError, ValueError):
         return None
-
-
-def split_days(days: Iterable[date], split: Split, raw: Folder) -> dict[date, SplitName]:
-    """The split of each day: by the dates that the spec names, or else the last ones are for test and validation.
-
-    Raises StrataError if one of the three has no day.
-    """
-    ordered = sorted(days)
-    if not ordered:
-        raise StrataError("has no impression that meets the spec's filter", where=raw, fix="correct `filter`")
-    if split.valid_from and split.test_from:
-        valid, test = (sum(day < begin for day in ordered) for begin in (split.valid_from, split.test_from))
-        period = f"they are {ordered[0]} to {ordered[-1]}"
-        wanted = f"{period}, validation begins on {split.valid_from} and the test on {split.test_from}"
-    else:
-        test = len(ordered) - split.test_days
-        valid = test - split.valid_days
-        wanted = f"validation and test alone take {split.valid_days + split.test_days}"
-    if not 0 < valid < test < len(ordered):
-        fix = (
-            "add earlier days, or change `split` in the spec" if valid <= 0 else "add the later days, or change `split`"
-        )
-        raise StrataError(f"has impressions on {len(ordered)} days, but {wanted}", where=raw, fix=fix)
-    return {d: "train" if at < valid else "valid" if at < test else "test" for at, d in enumerate(ordered)}
