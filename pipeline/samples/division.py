@@ -30,7 +30,7 @@ TEXT_ROW_BYTES, GZIP_RATIO = 60, 6
 
 @dataclass(frozen=True)
 class Options:
-    """How to build; none of it changes what is built."""
+    """How to build. No option changes what is built."""
 
     engine: EngineName = "local"
     ray_address: str | None = None
@@ -52,9 +52,9 @@ class Division:
 def divide(
     options: Options, logs: Logs, impressions: list[RawFile], all_files: list[RawFile], store: Folder
 ) -> Division:
-    """The partitions of an earlier build stay, so that its results do.
+    """The number of workers and partitions; those of an earlier build stay, so that its results can be used.
 
-    Otherwise there are as many as it takes for the busiest day of one partition to fit into a worker's memory.
+    A first build gets as many partitions as it takes for the busiest day of one to fit into a worker's memory.
     """
     for name, number, most in (("workers", options.workers, None), ("partitions", options.partitions, SLOTS)):
         if number is not None and not 1 <= number <= (most or number):
@@ -65,7 +65,7 @@ def divide(
     # One more than there are cores, as each waits for the disk at times.
     workers = options.workers or (available_cores() + 1 if estimate_rows(all_files) > FEW_ROWS else 1)
     share = options.memory_gb * GB / workers - WORKER_BYTES
-    if not LEAST_SHARE <= share < math.inf:  # so that NaN is refused as well
+    if not LEAST_SHARE <= share < math.inf:  # NaN is refused as well
         least = workers * (WORKER_BYTES + LEAST_SHARE) / GB
         raise StrataError(
             f"{options.memory_gb:g} GB are too little for {workers} workers",
@@ -74,20 +74,20 @@ def divide(
         )
     earlier = json.loads(store.read(DIVISION))["partitions"] if store.exists(DIVISION) else None
     needed = max(1, -(-busiest // min(UNIT_ROWS, int(share / ROW_BYTES))))
-    balanced = -(-needed // workers) * workers  # so that none waits for the last of another
+    balanced = -(-needed // workers) * workers  # no worker waits for the last partition of another
     partitions = options.partitions or earlier or min(SLOTS, balanced)
     return Division(rows, workers, partitions)
 
 
 def estimate_rows(files: list[RawFile]) -> int:
-    """Rows of raw files, from some of them and the size of all."""
+    """Estimates the rows of raw files from those of some and the size of all."""
     return _of_all(sum(map(_rows, _probed(files))), files)
 
 
 def estimate_busiest_day(files: list[RawFile], time: str, timezone: str) -> int:
-    """Rows of the local day with the most.
+    """Estimates the rows of the busiest local day.
 
-    A row group within two days counts for both; of others, such as those of text files, all rows may be of one day.
+    A row group within two days counts for both. The rows of others, and of text files, may all be of one day.
     """
     by_day: Counter[int] = Counter()
     unknown = 0
@@ -110,7 +110,7 @@ def _probed(files: list[RawFile]) -> list[RawFile]:
 
 
 def _of_all(rows: int, files: list[RawFile]) -> int:
-    """What all files have, by their size, if the probed ones have so many rows."""
+    """The rows of all files, by their size, where the probed files have `rows`."""
     size = sum(file.info.size for file in _probed(files))
     return round(rows * sum(file.info.size for file in files) / size) if size else rows
 
@@ -124,7 +124,7 @@ def _rows(file: RawFile) -> int:
 
 
 def _days(group: pq.RowGroupMetaData, time: str, timezone: str) -> range:
-    """The local days from the earliest to the latest time (ms) of a row group, if it tells them."""
+    """The local days from the earliest to the latest time (ms) of a row group; none if its statistics lack them."""
     columns = [group.column(at) for at in range(group.num_columns)]
     found = [column.statistics for column in columns if column.path_in_schema == time]
     if not found or not found[0] or not found[0].has_min_max or not isinstance(found[0].min, int):
@@ -132,13 +132,13 @@ def _days(group: pq.RowGroupMetaData, time: str, timezone: str) -> range:
     zone = ZoneInfo(timezone)
     try:
         first, last = (datetime.fromtimestamp(ms / 1000, zone).toordinal() for ms in (found[0].min, found[0].max))
-    except (ValueError, OverflowError, OSError):  # no time at all: such a row is going to be rejected
+    except (ValueError, OverflowError, OSError):  # not a time: dealing will reject the row
         return range(0)
     return range(first, last + 1)
 
 
 def _footer(file: RawFile) -> pq.FileMetaData | None:
-    """None for text, and for a damaged file: dealing says so, or puts it in quarantine."""
+    """None for text, and for a damaged file: dealing reports it or puts it in quarantine."""
     if not file.info.name.endswith(".parquet"):
         return None
     try:

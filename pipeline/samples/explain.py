@@ -41,7 +41,7 @@ FIRST_REDONE = {
 def explain_build(
     spec: Spec, files: dict[str, list[RawFile]], division: Division, options: Options, store: Folder
 ) -> str:
-    """Nothing is read but the sizes of the raw files, and the manifest of the store, if there is one."""
+    """Reads only the sizes of the raw files, and the manifest of the store if there is one."""
     logs = spec.logs
     lines = [f"{spec.name}: about {division.rows:,} impressions, to {store}", "", "Raw files"]
     for name, of_table in files.items():

@@ -60,7 +60,7 @@ class BuildResults:
         return summarise(self.tally, self.splits, self.spec)
 
     def check(self) -> None:
-        """Raises StrataError for weights that are none, scenes without rows, and labels that teach nothing."""
+        """Raises StrataError for bad sample weights, scenes without rows, and labels that teach nothing."""
         bad_weights = sum(done.receipt.bad_weights for done in self.drafts)
         if bad_weights:
             raise StrataError(
@@ -103,13 +103,13 @@ class BuildResults:
         for name in self.spec.logs.events:
             attributed = sum(done.receipt.attributed[name] for done in self.attributed)
             outside = sum(done.receipt.outside_window[name] for done in self.attributed)
-            # Not below 0: an event counts twice if its impression's id came back within the window (README, "Limits").
+            # Not below 0: an event counts twice if its impression's id comes back within the window (docs/limits.md).
             without = max(0, raw[name].kept - attributed - outside)
             counts[name] = EventCounts(attributed=attributed, without_impression=without, outside_window=outside)
         return counts
 
     def rejected(self) -> dict[str, list[Results]]:
-        """By table the results that hold rejected rows."""
+        """The results that hold rejected rows, by table."""
         parts: dict[str, list[Results]] = {}
         for done in self.dealt:
             if done.receipt.rejected:
@@ -142,7 +142,7 @@ class BuildResults:
 def finish(
     built: BuildResults, learned: list[Done[LearnTask, LearnedPart]], encoded: list[Done[EncodeTask, Encoded]]
 ) -> Manifest:
-    """Writes what lies beside the samples, the manifest last; then deletes what the store no longer needs."""
+    """Writes what lies beside the samples, and the manifest last. Then deletes what the store no longer needs."""
     spec, store = built.spec, built.store
     files = sorted((f for done in encoded for f in done.receipt.files), key=lambda file: (file.date, file.path))
     if not any(file.split == "train" for file in files):
@@ -192,7 +192,7 @@ def _add(parts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def _with_coverage(days: dict[date, DayStatistics], encoded: list[Done[EncodeTask, Encoded]]) -> list[DayStatistics]:
-    """The days with what encoding found: values of features with a vocabulary, and those without a row of their own."""
+    """Adds what encoding found to each day: values of features with a vocabulary, and those without a row."""
     of_day = {
         day: {
             part: _add(getattr(done.receipt, part)[day] for done in encoded if day in getattr(done.receipt, part))
@@ -204,7 +204,7 @@ def _with_coverage(days: dict[date, DayStatistics], encoded: list[Done[EncodeTas
 
 
 def _distinct(spec: Spec, encoders: Encoders, drafts: list[Done[Draft, Drafted]]) -> dict[str, int]:
-    """The number of different ids of each table with a vocabulary (as far as it has them) or a hash."""
+    """The number of different ids of each hash table, and of each vocabulary as far as it has them."""
     found = {name: vocabulary.height for name, vocabulary in encoders.vocabularies.items()}
     for name, table in spec.tables.items():
         if isinstance(table, HashTable):

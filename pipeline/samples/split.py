@@ -10,7 +10,7 @@ from pipeline.storage import Folder
 
 
 def split_days(days: Iterable[date], split: Split, raw: Folder) -> dict[date, SplitName]:
-    """The split of each day: by the dates that the spec names, or else the last ones are for test and validation.
+    """The split of each day, by the dates that the spec names. Without dates the last days are test and validation.
 
     Raises StrataError if one of the three has no day.
     """

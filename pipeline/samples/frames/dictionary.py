@@ -1,4 +1,4 @@
-"""The ids of some rows as codes into their different values, so that each value is counted and looked up once."""
+"""Dictionary encoding: ids as codes into their different values, so that each value is counted and looked up once."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from pipeline.columns import feature_column
 from pipeline.spec.features import HistoryFeature
 from pipeline.spec.spec import Spec
 
-SMALL = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)  # what an int64 holds
+INT64_HOLDS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
 SPAN = 4  # times the rows: up to this range a table of all numbers in it is no larger than the rows themselves
 
 
 @dataclass(frozen=True)
 class DictionaryEncoded:
-    """Rows of which each sparse feature but histories is a code: 0 for a missing id, n for the n-th of its `values`.
+    """Rows in which ids and id_lists are codes: 0 for a missing id, n for the n-th of the feature's `values`.
 
-    Of an id_list, the values are the texts that lists are split from.
+    The values of an id_list are the texts that lists are split from. Histories are spans, not codes.
     """
 
     rows: pl.DataFrame
@@ -27,7 +27,7 @@ class DictionaryEncoded:
         return DictionaryEncoded(self.rows.filter(rows), self.values)
 
     def table(self) -> pl.DataFrame:
-        """The values as one row of lists, which is how they are kept."""
+        """The values as one row of lists: their form in kept work."""
         return pl.DataFrame([values.implode().alias(name) for name, values in self.values.items()])
 
     @classmethod
@@ -48,11 +48,11 @@ def dictionary_encode(samples: pl.DataFrame, spec: Spec) -> DictionaryEncoded:
 
 def _coded(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
     """The code of each row, and the different values."""
-    if column.dtype in SMALL and not column.null_count() and len(column):
+    if column.dtype in INT64_HOLDS and not column.null_count() and len(column):
         numbers = column.to_numpy()
         least = int(numbers.min())
         if int(numbers.max()) - least < SPAN * len(column):
-            # Whole numbers that lie close together are told apart without hashing them.
+            # Whole numbers that lie close together need no hashing.
             place = numbers.astype(np.int64) - least
             different = np.flatnonzero(np.bincount(place))
             code_of = np.zeros(int(different[-1]) + 1, np.int64)

@@ -22,7 +22,7 @@ from pipeline.spec.logs import Event, Logs
 from pipeline.spec.parts import digest_of_parts
 from pipeline.sql.expressions import parse
 
-HASH = "hash of the user"  # a column of the attributed impressions, which are in its order
+HASH = "hash of the user"  # a column of the attributed impressions, which are sorted by it
 
 
 def attribute(unit: Unit) -> UnitDone:
@@ -66,15 +66,15 @@ def _attribute(unit: Unit) -> Attribution:
 
 
 def sort_impressions(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:
-    """By the hash of the user, time and id: the same order however many partitions there are.
+    """Sorts by the hash of the user, time and id: the order is the same for any number of partitions.
 
-    Rows of interaction logs that agree in all of these are ordered by the rest of their content.
+    Rows of interaction logs that agree in all of these are sorted by the rest of their content.
     """
     keys = [logs.impression.time, *logs.impression.id]
     rest = [logs.impression.user] if logs.events else impressions.columns
     hashes = user_hash(impressions[logs.impression.user])
     times = impressions[logs.impression.time].to_numpy()
-    # Sorting by two numbers takes a quarter of the time of sorting by all keys, and is nearly always enough.
+    # Two numbers are sorted in a quarter of the time of all keys, and are nearly always enough.
     order = np.lexsort((times, hashes))
     ordered = impressions[order].with_columns(pl.Series(HASH, hashes[order]))
     ties = (np.diff(hashes[order]) == 0) & (np.diff(times[order]) == 0)
@@ -82,7 +82,7 @@ def sort_impressions(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:
 
 
 def _events(unit: Unit, name: str, event: Event) -> tuple[pl.DataFrame, int]:
-    """The events that the unit's impressions may have, without copies; and how many copies the unit's own day has."""
+    """The events that the unit's impressions may have, without copies; and the number of copies on the unit's day."""
     kept, copies = [], 0
     for day, pieces in unit.pieces[name].items():
         rows = read_pieces(pieces, event)
@@ -96,9 +96,9 @@ def _events(unit: Unit, name: str, event: Event) -> tuple[pl.DataFrame, int]:
 
 
 def _profile(unit: Unit) -> Profiled:
-    """Rows of keys that are shown; of a profile with validity those that begin by the end of the day.
+    """Keeps the profile rows of keys that were shown; with validity, those that begin by the end of the day.
 
-    An end of validity after the day is forgotten, as it changes nothing on the day.
+    An end of validity after the day is dropped: it changes nothing on the day.
     """
     ends = begins_ms(unit.day + timedelta(1), unit.spec.logs.timezone)
     digests = {}
@@ -137,10 +137,10 @@ def expressions_columns(expressions: Iterable[str]) -> set[str]:
 
 
 def event_rows(unit: Unit, impressions: pl.DataFrame, kinds: set[str], used: set[str]) -> dict[str, pl.DataFrame]:
-    """For each kind of event its rows: those columns that are used, `local_day`, the event's time and impression row.
+    """The rows of each kind of event: the columns that are used, `local_day`, the event's time and impression row.
 
-    They have the impression's columns and context, and the event's own values. `impression` is among the kinds: its
-    time is the impression's own.
+    An event has its impression's columns and context beside its own values. The kind `impression` has the impression's
+    own time.
     """
     logs = unit.spec.logs
     context = append_context(impressions.lazy(), unit.profile_rows(), unit.spec)

@@ -1,7 +1,7 @@
-"""Fifth stage: labels and feature values, not encoded yet, of the impressions of one partition, day after day.
+"""Fifth stage: drafts, which are samples whose features are not encoded yet, of one partition, day after day.
 
-What a user did on earlier days is carried from each day to the next: the last events of every history. Each day is
-worked on in runs of rows, so that one day of one very busy user fits into memory too.
+The last events of every history are carried from each day to the next. A day is drafted in runs of rows, so that one
+day of one very busy user fits into memory too.
 """
 
 from collections.abc import Iterator
@@ -31,14 +31,14 @@ from pipeline.samples.stages.units import Unit, UnitDone
 from pipeline.spec.features import HistoryFeature
 from pipeline.spec.parts import digest_of_parts
 
-BLOCK_ROWS = 65_536  # rows of a slot that are added up together: part of what sums of floats are, so never change it
+BLOCK_ROWS = 65_536  # rows of a slot that are summed together; another number gives sums of floats other last bits
 RUN_ROWS = 250_000
 
 
 class Drafted(Receipt):
-    """What was made of one partition and day: its runs of rows, and digests of what each history carries on.
+    """The draft of one partition and day: its runs of rows, and digests of what each history carries on.
 
-    `days` has the number of samples by the day they are filed under; `filtered` were left out by the spec's filter.
+    `days` counts the samples by the day that they are filed under, `filtered` those that the spec's filter left out.
     """
 
     runs: int
@@ -52,7 +52,7 @@ class Drafted(Receipt):
 
 @dataclass(frozen=True)
 class Day:
-    """A unit that is attributed, and the counters before its day: of users in daily parts, others as windows."""
+    """An attributed unit with the counters before its day: those of users as daily counts, others as windows."""
 
     done: UnitDone
     by_user: dict[str, tuple[CountFile, ...]]
@@ -63,7 +63,7 @@ class Day:
         return self.done.attributed.task
 
     def results(self, carried: dict[str, str]) -> Results:
-        """`carried` has the digests of what the day before carried on."""
+        """Where the draft lies; `carried` has the digests of what the day before carries on."""
         unit, spec = self.unit, self.unit.spec
         counters = {by: [(part.back, part.digest) for part in parts] for by, parts in self.by_user.items()}
         counters |= {by: [(0, window.receipt.digest)] for by, window in self.windows.items() if window}
@@ -81,7 +81,7 @@ class Draft:
 
 
 def draft_partition(days: list[Day]) -> list[Done[Draft, Drafted]]:
-    """The days of one partition, in their order; does what is not done yet.
+    """Drafts the days of one partition that are not drafted yet, in their order.
 
     Raises StrataError for an impression whose `logs.day` is null.
     """
@@ -108,7 +108,7 @@ def _draft(day: Day, lies_in: Results, before: Results | None) -> Drafted:
             run = append_counters(run, counters, spec.counters)
         of_run = {f: Spans(s.start[rows], s.length[rows]) for f, s in spans.items()}
         run = append_features(append_labels(run, spec), of_run, spec)
-        # Last, because a log may have columns of its own called `user_id` or `time_ms`.
+        # The identity comes last: a log may have columns of its own called `user_id` or `time_ms`.
         run = append_identity(run, spec.logs).with_columns(pl.Series(SLOT, blocks))
         kept = [KEEP] if spec.downsample else []
         stored = [DAY, *kept, *sample_columns(spec), *map(start_column, spans)]
@@ -146,7 +146,7 @@ def _draft(day: Day, lies_in: Results, before: Results | None) -> Drafted:
 
 
 def _counters(day: Day) -> dict[str, pl.LazyFrame | None]:
-    """By key the windows before the day."""
+    """The windows before the day, by counter key."""
     found: dict[str, pl.LazyFrame | None] = {}
     for by, parts in day.by_user.items():
         assert day.unit.spec.counters
@@ -159,7 +159,7 @@ def _counters(day: Day) -> dict[str, pl.LazyFrame | None]:
 def _histories(
     unit: Unit, impressions: pl.DataFrame, lies_in: Results, before: Results | None
 ) -> tuple[dict[str, Spans], dict[str, pl.Series], dict[str, str]]:
-    """By history each row's span, the past values that it is a span of, and a digest of what is carried on."""
+    """By history the spans of the rows, the past values that they lie in, and a digest of what is carried on."""
     spec, logs = unit.spec, unit.spec.logs
     histories = {name: f for name, f in spec.features.items() if isinstance(f, HistoryFeature)}
     kinds = {feature.event for feature in histories.values()}
@@ -182,7 +182,7 @@ def _histories(
 
 
 def _runs(hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Spans of about RUN_ROWS rows: where each starts, and the slot and block of its rows, of which none is cut."""
+    """Runs of about RUN_ROWS rows: where each starts, and the slot and block of its rows. No block is divided."""
     slot = slot_of(hashes)
     within_slot = np.arange(len(slot)) - np.searchsorted(slot, slot)
     block = (slot << 32) + within_slot // BLOCK_ROWS

@@ -1,4 +1,4 @@
-"""Sixth stage: vocabularies, quantiles and normalisers, from what the drafts of the training days tell."""
+"""Sixth stage: vocabularies, quantiles and normalisers, learned from the drafts of the training days."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ NORMALISERS = "_normalisers"  # beside the names of tables, which begin with a l
 
 
 class LearnedPart(Receipt):
-    """A digest of a vocabulary, the boundaries of a table, or normalisers by feature."""
+    """What one task learned: a vocabulary (its digest), the boundaries of a table, or normalisers by feature."""
 
     digest: str
     boundaries: list[float] | None = None
@@ -30,7 +30,7 @@ class LearnedPart(Receipt):
 
 @dataclass(frozen=True)
 class LearnTask:
-    """What to learn, a table's encoding or all normalisers, and from what."""
+    """What to learn (the encoding of a table, or all normalisers), and the drafts and days to learn it from."""
 
     store: Folder
     spec: Spec
@@ -80,7 +80,7 @@ def _read(task: LearnTask, name: str) -> Iterator[pl.DataFrame]:
 
 
 def _counts(task: LearnTask) -> pl.DataFrame:
-    """Value and count over the training days, one draft after the other: memory is that of the different values."""
+    """Value and count over the training days. One draft at a time: memory is that of the different values."""
     total: pl.DataFrame | None = None
     for counts in _read(task, f"values-{task.name}"):
         both = counts.select(VALUE, COUNT) if total is None else pl.concat([total, counts.select(VALUE, COUNT)])

@@ -1,4 +1,4 @@
-"""Second stage: the profiles, each key (or key and beginning of validity) once."""
+"""Second stage: profiles with one row per key, or per key and beginning of validity."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ class ProfileTask:
 
 
 def prepare_profile(task: ProfileTask) -> Done[ProfileTask, Prepared]:
-    """Drops copies, and rejects rows that repeat a key with other content; files count in the order of their names."""
+    """Drops copies, and rejects rows that repeat a key with other content; the first file by name wins."""
 
     def prepare() -> Prepared:
         rows = read_pieces(task.pieces, task.profile)
@@ -59,7 +59,7 @@ def prepare_profile(task: ProfileTask) -> Done[ProfileTask, Prepared]:
 
 def reject_repeats(rows: pl.DataFrame, unique: list[str], table: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The first row of each value of `unique`, and the others as rejected rows."""
-    # One column is compared much faster than several, and usually tells all rows apart.
+    # One column is compared much faster than several, and usually differs in all rows.
     if rows.select(pl.col(unique[0]).is_first_distinct().all()).item():
         return rows, pl.DataFrame(schema=REJECTED)
     first = rows.select(pl.struct(unique).is_first_distinct()).to_series()

@@ -1,4 +1,4 @@
-"""Fourth stage: counters that do not go by user, added up over all partitions: first by day, then over the windows."""
+"""Fourth stage: counters that do not go by user, summed over all partitions: by day, then over the windows."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -22,7 +22,7 @@ class Summed(Receipt):
 
 @dataclass(frozen=True)
 class CountFile:
-    """Daily counts in a file, `back` days before the day in question."""
+    """A file with the counts of one day, which lies `back` days before the day at hand."""
 
     back: int
     results: Results
@@ -64,7 +64,7 @@ class SumWindowsTask:
 
 
 def files_by_day(units: list[UnitDone], by: str) -> dict[date, list[CountFile]]:
-    """The files with daily counts of a key, by the day that they count."""
+    """The files with the daily counts of a key, by the day of the counts."""
     found: dict[date, list[CountFile]] = {}
     for counted in (unit.counted for unit in units if unit.counted):
         for file, digest in counted.receipt.digests.items():
@@ -76,7 +76,7 @@ def files_by_day(units: list[UnitDone], by: str) -> dict[date, list[CountFile]]:
 
 
 def in_window(by_day: dict[date, list[CountFile]], day: date, longest: int) -> tuple[CountFile, ...]:
-    """The parts of the days before `day`, with how far back each lies."""
+    """The files of the days before `day`, each with how far back it lies."""
     return tuple(
         CountFile((day - counted).days, part.results, part.file, part.digest)
         for counted, parts in sorted(by_day.items())

@@ -17,8 +17,8 @@ from pipeline.storage import Folder
 class Attribution(Receipt):
     """What became of the rows of one partition and day; `outside_window` and `attributed` are by kind of event.
 
-    `digest` tells apart results by what they hold: rows of later days that belong to no impression of this one, such as
-    those of a day that was added, change nothing that is made of them.
+    `digest` stands for what the results hold. It does not change with rows of later days that belong to no impression
+    of this day, such as those of a day that was added.
     """
 
     rows: int
@@ -30,13 +30,13 @@ class Attribution(Receipt):
 
 
 class Profiled(Receipt):
-    """Digests of the profile rows that a unit's impressions can see: others, which come later, change nothing."""
+    """Digests of the profile rows that a unit's impressions can see. Rows that come later change nothing."""
 
     digests: dict[str, str]
 
 
 class Counted(Receipt):
-    """Digests of the daily counts by `<by>/<day>`: a counter whose digest stayed changes nothing that uses it."""
+    """Digests of the daily counts by `<by>/<day>`. A counter with the same digest changes nothing that uses it."""
 
     digests: dict[str, str]
 
@@ -67,7 +67,7 @@ class Unit:
         return results(self.store, "attributed", self.name, key_of(rules, rows, self.name))
 
     def digest(self, outcomes: dict[str, pl.DataFrame]) -> str:
-        """Tells apart what was attributed: by the impressions of the unit, and the events that they have."""
+        """Stands for what was attributed: the impressions of the unit, and the events that they have."""
         shown = [piece.key for piece in self.pieces["impression"].get(self.day, ())]
         rules = digest_of_parts("attributed", self.spec)
         return key_of(rules, shown, {name: content_digest(events) for name, events in outcomes.items()})
@@ -100,7 +100,7 @@ class CountTask:
 
 @dataclass(frozen=True)
 class UnitDone:
-    """What there is of a unit after attribution."""
+    """A unit after attribution."""
 
     attributed: Done[Unit, Attribution]
     profiled: Done[Unit, Profiled]
@@ -126,5 +126,5 @@ def units(
 
 
 def _days_after(event: Event) -> int:
-    """How many days further an event may lie than its impression; a day can be an hour short where clocks change."""
+    """How many days after its impression an event may lie. A day is an hour short where clocks change."""
     return -(-(event.within_s * 1000 + HOUR_MS) // DAY_MS)

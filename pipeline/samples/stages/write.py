@@ -1,4 +1,4 @@
-"""Seventh stage: drafts encoded with what was learned, as the Parquet files of the store."""
+"""Seventh stage: encodes drafts by what was learned, and writes the Parquet files of the store."""
 
 import hashlib
 import io
@@ -22,12 +22,13 @@ from pipeline.spec.parts import digest_of_parts
 from pipeline.spec.spec import Spec
 from pipeline.storage import Folder
 
-# Training shuffles whole row groups: a file has enough of them for rows to mix, and none so small that it reads slowly.
+# Training shuffles whole row groups: a file has enough of them for rows to mix, and none is so small that it reads
+# slowly.
 GROUPS_PER_FILE, ROWS_PER_GROUP = 32, (1024, 8192)
 
 
 class Encoded(Receipt):
-    """The files of one unit; by day and feature with a vocabulary its values, and those without a row of their own."""
+    """The files of one unit. By day and feature with a vocabulary: `ids` counts values, `outside` those without a row."""
 
     files: list[SampleFile]
     ids: dict[date, dict[str, int]]
@@ -54,9 +55,9 @@ class EncodeTask:
 
 
 def write_samples(task: EncodeTask) -> Done[EncodeTask, Encoded]:
-    """Writes `split=S/date=D/part-<local day>-<partition>-<run>-<key>.parquet`; the key tells apart versions of a file.
+    """Writes `split=S/date=D/part-<local day>-<partition>-<run>-<key>.parquet`; the key tells versions of a file apart.
 
-    So a reader of the finished store never finds a file changed under it, and the names are in the order of the rows.
+    A reader of the finished store therefore never finds a file changed, and the order of names is that of the rows.
     """
     return task.results.get_or_make(
         task, Encoded, lambda: _write_samples(task), lambda made: _all_there(made, task.store)
@@ -98,9 +99,9 @@ def _write_samples(task: EncodeTask) -> Encoded:
 
 
 def downsample(samples: pl.DataFrame) -> pl.DataFrame:
-    """Down-samples: a row is kept if the hash of its sample id says so, and then stands for 1 / share rows.
+    """Keeps a share of the rows, each with its weight divided by the share.
 
-    The draw depends on the sample id alone, so a later build keeps the same rows.
+    The draw is a hash of the sample id, so a later build keeps the same rows.
     """
     drawn = mixed_hash(samples[SAMPLE_ID]) / np.float64(2**64)
     kept = samples.filter(pl.Series(drawn) < samples[KEEP])
@@ -112,7 +113,7 @@ def _with_vocabulary(spec: Spec) -> list[str]:
 
 
 def _coverage(coded: pl.DataFrame, encoded: pl.DataFrame, feature: str, spec: Spec) -> tuple[int, int]:
-    """Values of a feature, and how many of them have index 0."""
+    """The number of values of a feature, and of those with index 0."""
     column = feature_column(feature)
     if isinstance(spec.features[feature], IdFeature):
         missing = int((coded[column] == 0).sum())
@@ -125,7 +126,8 @@ def _write(store: Folder, path: str, split: SplitName, day: date, samples: pl.Da
     buffer = io.BytesIO()
     smallest, largest = ROWS_PER_GROUP
     group = min(largest, max(smallest, samples.height // GROUPS_PER_FILE))
-    # Every epoch decodes what is written once: lz4 takes a third more room than zstd, and two thirds of its time.
+    # A file is written once and decoded in every epoch: lz4 takes a third more room than zstd, and two thirds of its
+    # time.
     samples.write_parquet(buffer, row_group_size=group, compression="lz4")
     content = buffer.getvalue()
     size = store.write(path, content)
