@@ -28,7 +28,7 @@ GROUPS_PER_FILE, ROWS_PER_GROUP = 32, (1024, 8192)
 
 
 class Encoded(Receipt):
-    """The files of one unit. By day and feature with a vocabulary: `ids` counts values, `outside` those without a row."""
+    """The files of one unit; by day and feature with a vocabulary the number of values, and of those without a row."""
 
     files: list[SampleFile]
     ids: dict[date, dict[str, int]]
