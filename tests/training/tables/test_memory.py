@@ -5,13 +5,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pipeline.training.tables.config.memory import copy_memory, dense_copies, dense_memory, host_memory
-from pipeline.training.tables.config.setting import mean_lengths
 
 from models.config import ModelConfig
 from models.ranker import Ranker
 from pipeline.columns import feature_column
 from pipeline.manifest import Manifest
+from pipeline.training.tables.memory import copy_memory, dense_copies, dense_memory, host_memory
+from pipeline.training.tables.plan_inputs import mean_lengths
 
 MB = 2**20
 
