@@ -1,4 +1,4 @@
-"""What the command line may change about the model, as `--model.head mmoe` and the like."""
+"""The options of the model: `--model.head mmoe` and the like."""
 
 from typing import Annotated, Literal
 

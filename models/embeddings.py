@@ -1,4 +1,4 @@
-"""The embedding tables of a spec, and what a row's ids become through them.
+"""The embedding tables of a spec, and the pooled embeddings of a row's ids.
 
 Shapes: B rows, D width of all pooled embeddings side by side.
 """
@@ -14,10 +14,10 @@ from pipeline.spec.spec import Spec
 
 
 def embedding_tables(spec: Spec, rows: Mapping[str, int], device: torch.device) -> EmbeddingBagCollection:
-    """One table for each of `spec.tables`, of `rows[table]` rows, used by all the features that name it.
+    """One table of `rows[table]` rows for each of `spec.tables`; all features that name it use it.
 
-    All of them sum, whatever `pooling` says: means are `Embeddings`' work. TorchRec 1.8 divides twice, or divides sums,
-    where a plan shards one table with mean pooling by rows and another table of the collection otherwise.
+    Every table pools by sums, and `Embeddings` makes means of them. TorchRec 1.8 gets means wrong: where a plan shards
+    one table with mean pooling by rows and another table otherwise, it divides twice, or divides sums.
     """
     assert rows.keys() == spec.tables.keys(), f"rows of {sorted(rows)} for tables {sorted(spec.tables)}"
     return EmbeddingBagCollection(
@@ -35,14 +35,14 @@ def embedding_tables(spec: Spec, rows: Mapping[str, int], device: torch.device) 
 
 
 def pooled_width(spec: Spec) -> int:
-    """D of a spec."""
+    """The width D of all pooled embeddings of a spec."""
     return sum(spec.tables[feature.table].dim for feature in spec.sparse_features.values())
 
 
 class Embeddings(nn.Module):
     """Looks up and pools every sparse feature; `tables` is the collection that TorchRec shards.
 
-    Single ids, lists and histories are all bags: a single id is a bag of one, and an empty bag pools to zeros.
+    All features are bags of ids: a single id is a bag of one, and an empty bag pools to zeros.
     """
 
     def __init__(self, spec: Spec, rows: Mapping[str, int], device: torch.device) -> None:
@@ -63,12 +63,12 @@ class Embeddings(nn.Module):
 
         The keys of `sparse` are those names, in any order.
         """
-        # By name, because the order that the tables give depends on how they are sharded.
+        # By name: the order of the output depends on how the tables are sharded.
         pooled: dict[str, Tensor] = self.tables(sparse).to_dict()
         return torch.cat([self._mean(name, pooled[name], sparse) for name in self.names], dim=1)
 
     def _mean(self, name: str, sum_BD: Tensor, sparse: KeyedJaggedTensor) -> Tensor:
-        """The mean of each bag from its sum, for the features that want one."""
+        """The mean of each bag, from its sum, for features with mean pooling; the sum for others."""
         if name not in self.means:
             return sum_BD
         lengths_B: Tensor = sparse[name].lengths()

@@ -21,7 +21,7 @@ from models.mlp import MLP
 class Gate(nn.Module):
     """Weights of E experts, g(x) = softmax(W x), [B, D] -> [B, E]; `config.gate` puts hidden layers before W.
 
-    Its output is nothing but these weights: to look at them, give the gates of a head a forward hook.
+    Its output is these weights and nothing else, so that a forward hook on a gate sees them.
     """
 
     def __init__(self, d_in: int, experts: int, config: ModelConfig) -> None:
@@ -44,7 +44,7 @@ def mix(g_BE: Tensor, experts: Sequence[Tensor]) -> Tensor:
 
 
 class Head(nn.Module):
-    """What all heads have in common: `d_out` is H, the width of each tower's representation."""
+    """The base of all heads. `d_out` is H, the width of each tower's representation."""
 
     def __init__(self, towers: int, config: ModelConfig) -> None:
         """Every head ends in the outputs of experts, or of networks like them."""
@@ -54,7 +54,7 @@ class Head(nn.Module):
 
 
 class SingleTask(Head):
-    """A private network f_k for each tower, y_k = h_k(f_k(x)): they share no more than what makes x."""
+    """A private network f_k for each tower, y_k = h_k(f_k(x)). The towers share nothing but x."""
 
     def __init__(self, d_in: int, towers: int, config: ModelConfig) -> None:
         """Each network has the layers of one expert."""
@@ -112,8 +112,8 @@ class MMoE(Head):
 class Extraction(nn.Module):
     """One level of PLE: experts of each tower, shared experts, and gates over them (Tang et al., RecSys 2020).
 
-    The gate of tower k sees tower k's own experts and then the shared ones. The shared gate, which the last
-    level lacks, sees all: the own experts of every tower in turn and then the shared ones.
+    The gate of tower k sees tower k's own experts and then the shared ones. The shared gate sees all experts: the own
+    experts of every tower in turn, then the shared ones. The last level has no shared gate.
     """
 
     def __init__(self, d_in: int, towers: int, config: ModelConfig, *, last: bool) -> None:
@@ -131,12 +131,12 @@ class Extraction(nn.Module):
         outputs = [mix(gate(x_BD), mine + shared) for gate, x_BD, mine in zip(self.gates, inputs, own, strict=True)]
         if self.shared_gate is None:
             return outputs, None
-        every = [f_BH for mine in own for f_BH in mine] + shared
-        return outputs, mix(self.shared_gate(shared_BD), every)
+        of_all = [f_BH for mine in own for f_BH in mine] + shared
+        return outputs, mix(self.shared_gate(shared_BD), of_all)
 
 
 class PLE(Head):
-    """`config.levels` levels of extraction, the first of which gives x to all (Tang et al., RecSys 2020)."""
+    """`config.levels` levels of extraction; x is every input of the first (Tang et al., RecSys 2020)."""
 
     def __init__(self, d_in: int, towers: int, config: ModelConfig) -> None:
         """All levels have the same numbers and widths of experts and gates."""

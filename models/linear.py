@@ -1,7 +1,7 @@
-"""The linear layer that all networks are made of.
+"""The linear layer of all networks.
 
-On a CPU it multiplies with oneDNN where it can: in fp32 PyTorch would take MKL, which is slower on AMD's processors
-(docs/performance.md). Shapes: B rows, D input, H output.
+On a CPU it multiplies with oneDNN where that is possible. PyTorch's own choice for fp32 is MKL, which is slower on
+AMD's processors (docs/performance.md). Shapes: B rows, D input, H output.
 """
 
 from typing import Any
@@ -12,18 +12,22 @@ from torch.nn import functional as F
 
 
 def _onednn_types() -> tuple[torch.dtype, ...]:
-    """What oneDNN multiplies on this processor: bf16 only where it has AVX-512 or better."""
-    if not torch.backends.mkldnn.is_available():
+    """The types that oneDNN multiplies on this CPU; none where this PyTorch lacks oneDNN or the product used here.
+
+    Tried on torch 2.13.0: `torch.ops.mkldnn._linear_pointwise`, and `_is_mkldnn_bf16_supported`, which is false on a
+    CPU without AVX-512. There oneDNN refuses the product in bf16.
+    """
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return ()
-    has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # tried on torch 2.13.0
-    return (torch.float32, torch.bfloat16) if has_bf16 else (torch.float32,)
+    multiplies_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    return (torch.float32, torch.bfloat16) if multiplies_bf16() else (torch.float32,)
 
 
 ONEDNN = _onednn_types()
 
 
 class _OneDNN(torch.autograd.Function):
-    """y = x Wᵀ + b; the gradient of W stays with PyTorch, whose product of two transposed matrices is as fast."""
+    """y = x Wᵀ + b. PyTorch computes the gradient of W: its product of two transposed matrices is as fast."""
 
     @staticmethod
     def forward(ctx: Any, x_BD: Tensor, weight_HD: Tensor, bias_H: Tensor | None) -> Tensor:
@@ -42,6 +46,7 @@ class _OneDNN(torch.autograd.Function):
 
 
 def _product(x_BD: Tensor, weight_HD: Tensor, bias_H: Tensor | None) -> Tensor:
+    """The product of oneDNN, [B, D] -> [B, H], which has no public name: see `_onednn_types`."""
     product_BH: Tensor = torch.ops.mkldnn._linear_pointwise(x_BD, weight_HD, bias_H, "none", [], "")
     return product_BH
 

@@ -1,4 +1,4 @@
-"""What an output means: the loss that it is trained with, and the prediction that it stands for.
+"""From outputs to losses and predictions.
 
     L = Σ_scene Σ_objective  W[scene, objective] · ( Σ_rows m · c · ℓ(ŷ, y) ) / max(1, Σ_rows m · c)
 
@@ -28,7 +28,7 @@ def row_loss(objective: AnyObjective, output_B: Tensor, label_B: Tensor) -> Tens
 
 
 def row_prediction(objective: AnyObjective, output_B: Tensor) -> Tensor:
-    """The probability that an output stands for, or the number in the objective's own unit, at least 0; [B]."""
+    """The prediction of each row, [B]: a probability, or a number of at least 0 in the objective's own unit."""
     if isinstance(objective, BinaryObjective):
         return output_B.sigmoid()
     return (output_B.expm1() if objective.transform == "log1p" else output_B).clamp(min=0)
@@ -38,7 +38,7 @@ class Objectives:
     """The loss and the predictions of all objectives of a spec, from the outputs laid out by `layout`."""
 
     def __init__(self, spec: Spec, layout: OutputLayout) -> None:
-        """Results are on the device of what is given."""
+        """Results are on the device of the arguments."""
         self.objectives = list(spec.objectives.values())
         self.layout = layout
         self._weights_K = torch.tensor([term.weight for term in layout.terms])
@@ -46,20 +46,21 @@ class Objectives:
     def weighted_sums(
         self, outputs_BC: Tensor, labels_BO: Tensor, masks_BO: Tensor, scenes_BS: Tensor, weight_B: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What `losses` and `weights` give, both [K]."""
+        """The results of `losses` and `weights`, both [K]."""
         losses_K = self.losses(outputs_BC, labels_BO, masks_BO, scenes_BS, weight_B)
         return losses_K, self.weights(masks_BO, scenes_BS, weight_B)
 
     def weights(self, masks_BO: Tensor, scenes_BS: Tensor, weight_B: Tensor) -> Tensor:
-        """Σ m·c of every term over these rows, [K]; m is true where mask and scene, both bool, are."""
+        """Σ m·c of every term over these rows, [K]; m is true where both mask and scene are."""
         return torch.stack([torch.where(m_B, weight_B, 0.0).sum() for m_B in self.spaces(masks_BO, scenes_BS)])
 
     def losses(
         self, outputs_BC: Tensor, labels_BO: Tensor, masks_BO: Tensor, scenes_BS: Tensor, weight_B: Tensor
     ) -> Tensor:
-        """Σ m·c·ℓ of every term over these rows, [K]; like the weights, sums over parts of a batch add up to its own.
+        """Σ m·c·ℓ of every term over these rows, [K].
 
-        Labels where m is false may be anything, NaN too: they touch neither value nor gradient.
+        The sums over the parts of a batch add up to those of the batch; so do the weights. Where m is false, labels
+        may be anything, also NaN: they touch neither value nor gradient.
         """
         spaces = self.spaces(masks_BO, scenes_BS)
         losses = self.row_losses(outputs_BC, labels_BO, spaces)
@@ -68,7 +69,7 @@ class Objectives:
         )
 
     def row_losses(self, outputs_BC: Tensor, labels_BO: Tensor, spaces: list[Tensor]) -> list[Tensor]:
-        """ℓ of every row for every term, K tensors [B]; where m, as given by `spaces`, is false, ℓ of the label 0."""
+        """ℓ of every row for every term, K tensors [B]. Where the term's `spaces` are false, the label counts as 0."""
         outputs_BC = outputs_BC.float()
         losses = []
         for term, m_B in zip(self.layout.terms, spaces, strict=True):
@@ -81,15 +82,15 @@ class Objectives:
         return [scenes_BS[:, term.scene] & masks_BO[:, term.objective] for term in self.layout.terms]
 
     def combine(self, numerators_K: Tensor, denominators_K: Tensor) -> Tensor:
-        """L, a scalar, from what `losses` and `weights` give, both [K].
+        """L, a scalar, from the results of `losses` and `weights`, both [K].
 
-        For a part of the global batch, give the losses of that part and the weights of all: the parts' results then
-        add up to L of the global batch, and so do their gradients (not average: mind what averages).
+        For a part of the global batch, pass the losses of that part and the weights of the whole batch. The results of
+        the parts then add up to L of the global batch, and so do their gradients. They must be added, not averaged.
         """
-        self._weights_K = self._weights_K.to(numerators_K)  # kept there: a GPU would wait for a copy in every step
+        self._weights_K = self._weights_K.to(numerators_K)  # kept there: a copy in every step would stop the GPU
         return (self._weights_K * numerators_K / denominators_K.clamp(min=1)).sum()
 
     def predict(self, outputs_BC: Tensor, scenes_BS: Tensor) -> Tensor:
-        """Probabilities, and numbers in their own unit, [B, O], each by the output that `layout.select` picks."""
+        """Probabilities, and numbers in their own unit, [B, O], from the outputs that `layout.select` picks."""
         selected = self.layout.select(outputs_BC.float(), scenes_BS).unbind(dim=1)
         return torch.stack([row_prediction(o, y_B) for o, y_B in zip(self.objectives, selected, strict=True)], dim=1)

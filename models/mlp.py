@@ -1,4 +1,4 @@
-"""The multi-layer perceptron that bottoms, experts, gates and towers are made of.
+"""The multi-layer perceptron of bottoms, experts, gates and towers.
 
 Shapes: B rows, D input, H width of the last layer.
 """
@@ -15,9 +15,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "si
 
 
 class MLP(nn.Sequential):
-    """Hidden layers of the given widths, [B, D] -> [B, H]: each is linear, normalised, activated, dropped out.
+    """Hidden layers of the given widths, [B, D] -> [B, H].
 
-    Without widths it is the identity. `d_out` is H.
+    A layer is linear, then normalised, activated and dropped out. Without widths the MLP is the identity. `d_out` is H.
     """
 
     def __init__(self, d_in: int, widths: Sequence[int], config: ModelConfig) -> None:

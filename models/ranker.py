@@ -36,7 +36,7 @@ class Network(nn.Module):
         return outputs_BC
 
     def rounded(self, precision: torch.dtype) -> Self:
-        """A copy with weights of `precision`, but for the last layers: fp32, lest logits and times be rounded."""
+        """A copy with weights of `precision`. The last layers stay fp32, so that no logit and no time is rounded."""
         copied = deepcopy(self).to(precision)
         for tower in copied.towers.towers:
             assert isinstance(tower, Tower)
@@ -52,15 +52,15 @@ def table_weight(table: str) -> str:
 class Ranker(nn.Module):
     """Predicts every objective of a spec for every row; `layout` says which output column is which.
 
-    It knows nothing of sharding, devices or precision: those are applied from outside.
+    It knows nothing of sharding, devices and precision: training applies them from outside.
     """
 
     def __init__(self, spec: Spec, rows: Mapping[str, int], config: ModelConfig, tables_device: torch.device) -> None:
-        """`rows` gives the number of rows of each embedding table; only these are made on `tables_device`."""
+        """`rows` is the number of rows of each embedding table. Only the tables are made on `tables_device`."""
         super().__init__()
         self.layout = OutputLayout.from_spec(spec, config.towers)
         self.network = Network(pooled_width(spec) + len(spec.dense_features), self.layout, config)
-        # The tables come last: the rest then starts from the same weights whatever their sizes and their device.
+        # The tables come last, so that the rest begins with the same weights for any sizes and device of the tables.
         self.embeddings = Embeddings(spec, rows, tables_device)
 
     def forward(self, sparse: KeyedJaggedTensor, dense_BF: Tensor) -> Tensor:

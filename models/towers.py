@@ -1,4 +1,4 @@
-"""The towers, and which column of their outputs belongs to which objective on which scene.
+"""The towers, and which of their output columns belongs to which objective in which scene.
 
 Shapes: B rows, T towers, H input of a tower, C output columns, O objectives, S scenes, K terms of the loss.
 Columns run tower by tower. C is O with a tower per objective, and K with a tower per scene.
@@ -19,7 +19,7 @@ from pipeline.spec.spec import Spec
 
 @dataclass(frozen=True)
 class Term:
-    """One term of the loss, by position: where its scene, its objective and its output are to be found."""
+    """One term of the loss: the positions of its scene, its objective and its output column, and its weight."""
 
     scene: int
     objective: int
@@ -48,19 +48,19 @@ class OutputLayout:
         return cls(len(objectives), tuple(len(scene.weights) for scene in spec.scenes.values() if scene.weights), terms)
 
     def select(self, outputs_BC: Tensor, scenes_BS: Tensor) -> Tensor:
-        """The one value of each row for each objective, [B, O], still as the towers give it.
+        """One output of each row for each objective, [B, O]. `scenes_BS` is bool.
 
-        It is that of the first scene, in the spec's order, which contains the row and learns the objective, and
-        where none does, that of the first scene which learns it. `scenes_BS` is bool.
+        It is the output of the first scene, in the spec's order, that contains the row and learns the objective. If
+        there is none, it is that of the first scene that learns the objective.
         """
-        chosen = []
+        selected = []
         for objective in range(self.objectives):
             terms = [term for term in self.terms if term.objective == objective]
             outputs = torch.stack([outputs_BC[:, term.column] for term in terms], dim=1)
             contains = torch.stack([scenes_BS[:, term.scene] for term in terms], dim=1)
-            # argmax gives the first of equals: the first True, and 0 where there is none.
-            chosen.append(outputs.gather(1, contains.long().argmax(dim=1, keepdim=True)))
-        return torch.cat(chosen, dim=1)
+            # argmax gives the first True, and 0 where there is none.
+            selected.append(outputs.gather(1, contains.long().argmax(dim=1, keepdim=True)))
+        return torch.cat(selected, dim=1)
 
 
 class Tower(nn.Module):
@@ -72,7 +72,7 @@ class Tower(nn.Module):
         self.output = Linear(self.hidden.d_out, columns)
 
     def forward(self, x_BH: Tensor) -> Tensor:
-        """The columns in the precision of the last layer, which may be finer than that of the others."""
+        """The columns, in the precision of the last layer; the hidden layers may be less precise."""
         outputs: Tensor = self.output(self.hidden(x_BH).to(self.output.weight.dtype))
         return outputs
 
@@ -81,7 +81,7 @@ class Towers(nn.Module):
     """T towers side by side, with as many columns as an `OutputLayout` gives each."""
 
     def __init__(self, d_in: int, layout: OutputLayout, config: ModelConfig) -> None:
-        """Each tower takes a representation of its own, of width `d_in`."""
+        """Each tower takes its own representation, of width `d_in`."""
         super().__init__()
         self.towers = nn.ModuleList(Tower(d_in, columns, config) for columns in layout.widths)
 

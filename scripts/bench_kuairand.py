@@ -17,7 +17,7 @@ import tyro
 
 from pipeline.atomic import replace_file
 from pipeline.command import command
-from pipeline.training.precision import Precision
+from pipeline.training.stepping.precision import DensePrecision
 
 SPEC = Path(__file__).parent.parent / "feature_specs" / "kuairand.yaml"
 SETTINGS = "--loop.batch-size 512 --loop.epochs 4 --schedule.decay none --model.expert 32 --model.dropout 0.1"
@@ -30,7 +30,7 @@ def main(
     raw: Path,
     seeds: int = 3,
     processes: int = 2,
-    precision: Precision = "auto",
+    precision: DensePrecision = "auto",
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
     """Build KuaiRand's samples, train and evaluate once per seed, and print mean and spread of the test figures.

@@ -1,4 +1,4 @@
-"""A batch: rows of the sample store as the tensors that the model and the loss take.
+"""A batch: rows of the sample store as tensors for the model and the loss.
 
 Letters: B rows, N rows of a table, F sparse features, D dense features, O objectives, S scenes; the last four in the
 order of the spec.
@@ -14,7 +14,7 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-from pipeline.batches.row_groups import whole
+from pipeline.batches.row_groups import as_one_array
 from pipeline.columns import WEIGHT, feature_column, label_column, mask_column, scene_column
 from pipeline.spec.features import IdFeature
 from pipeline.spec.spec import Spec
@@ -31,7 +31,7 @@ class Batch(Pipelineable):
     labels: Tensor
     """[B, O] float32, in the objectives' own units"""
     masks: Tensor
-    """[B, O] bool: the row is in the objective's sample space"""
+    """[B, O] bool: whether the row is in the objective's sample space"""
     scenes: Tensor
     """[B, S] bool"""
     weight: Tensor
@@ -44,17 +44,17 @@ class Batch(Pipelineable):
         return Batch(*(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self)))
 
     def pin_memory(self) -> "Batch":
-        """A copy in memory that a GPU reads by itself while the host goes on."""
+        """A copy in pinned memory, which a GPU reads without the host."""
         return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
 
     def record_stream(self, stream: torch.Stream) -> None:
-        """Keeps the memory of a batch that was copied on another stream from being reused too early."""
+        """Keeps the memory of a batch, copied on another stream, until `stream` no longer needs it."""
         for field in fields(self):
             getattr(self, field.name).record_stream(stream)
 
 
 def model_columns(spec: Spec) -> list[str]:
-    """The columns of the sample store that a batch is made of."""
+    """The columns of the sample store that make up a batch."""
     return [
         WEIGHT,
         *map(feature_column, spec.features),
@@ -65,7 +65,7 @@ def model_columns(spec: Spec) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Lists:
+class IdLists:
     """N lists of ids: list i is `values[ends[i] : ends[i + 1]]`; `ends` is [N + 1]."""
 
     values: np.ndarray
@@ -73,12 +73,12 @@ class Lists:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of a table as the arrays that batches are put together from."""
+class RowArrays:
+    """The rows of a table as arrays, from which batches are joined."""
 
     ids: np.ndarray
     """[features with a single id, N] int32"""
-    lists: list[Lists]
+    lists: list[IdLists]
     """The other sparse features."""
     dense: np.ndarray
     labels: np.ndarray
@@ -87,8 +87,8 @@ class Rows:
     weight: np.ndarray
 
     @classmethod
-    def of(cls, table: pa.Table, spec: Spec, order: np.ndarray) -> "Rows":
-        """Rows `order` of a table that has the columns of `model_columns`. A missing number becomes NaN."""
+    def from_table(cls, table: pa.Table, spec: Spec, order: np.ndarray) -> "RowArrays":
+        """The rows `order` of a table with the columns of `model_columns`. A missing number becomes NaN."""
         singles = [name for name, feature in spec.sparse_features.items() if isinstance(feature, IdFeature)]
         others = [name for name in spec.sparse_features if name not in singles]
         ids = np.empty((len(singles), len(order)), np.int32)
@@ -105,31 +105,31 @@ class Rows:
         )
 
 
-def join(parts: list[tuple[Rows, int, int]], spec: Spec, size: int) -> Batch:
-    """Rows start to stop of each part (rows, start, stop), one after the other.
+def join(parts: list[tuple[RowArrays, int, int]], spec: Spec, size: int) -> Batch:
+    """A batch of the rows `start` to `stop` of each part (rows, start, stop), one part after another.
 
-    They are followed by rows without ids, in no scene, which touch neither loss nor gradient, up to `size` rows:
-    row-wise sharding over gloo needs batches of equal size on all ranks.
+    It is filled up to `size` rows, because row-wise sharding over gloo needs batches of equal size on all ranks. The
+    rows that fill it have no ids and are in no scene, so that they touch neither loss nor gradient.
     """
 
     def joined(field: str) -> Tensor:
         arrays = [getattr(rows, field)[start:stop] for rows, start, stop in parts]
-        inert = np.zeros_like(arrays[0], shape=(size - sum(map(len, arrays)), *arrays[0].shape[1:]))
-        return torch.from_numpy(np.concatenate([*arrays, inert]))
+        filling = np.zeros_like(arrays[0], shape=(size - sum(map(len, arrays)), *arrays[0].shape[1:]))
+        return torch.from_numpy(np.concatenate([*arrays, filling]))
 
     return Batch(_jagged(parts, spec, size), *map(joined, ("dense", "labels", "masks", "scenes", "weight")))
 
 
 def to_batch(rows: pa.Table, spec: Spec) -> Batch:
-    """The tensors of a whole table."""
+    """The rows of a whole table as a batch."""
     count = rows.num_rows
-    return join([(Rows.of(rows, spec, np.arange(count)), 0, count)], spec, count)
+    return join([(RowArrays.from_table(rows, spec, np.arange(count)), 0, count)], spec, count)
 
 
-def _jagged(parts: list[tuple[Rows, int, int]], spec: Spec, size: int) -> KeyedJaggedTensor:
-    """All sparse features, one after the other; the lengths of feature f are the f-th run of B lengths.
+def _jagged(parts: list[tuple[RowArrays, int, int]], spec: Spec, size: int) -> KeyedJaggedTensor:
+    """All sparse features, one after another; the lengths of feature f are the f-th run of B lengths.
 
-    How many ids each feature has is known to the host here, which otherwise would have to ask the device for it.
+    `length_per_key` is counted here, where the ids are on the host. TorchRec would have to ask the device for it.
     """
     ids = iter(np.concatenate([rows.ids[:, start:stop] for rows, start, stop in parts], axis=1))
     lists = zip(*(rows.lists for rows, _, _ in parts), strict=True)
@@ -140,9 +140,9 @@ def _jagged(parts: list[tuple[Rows, int, int]], spec: Spec, size: int) -> KeyedJ
             values.append(next(ids))
             lengths[:count] = 1
         else:
-            pieces = [(of, start, stop) for of, (_, start, stop) in zip(next(lists), parts, strict=True)]
-            values += [of.values[of.ends[start] : of.ends[stop]] for of, start, stop in pieces]
-            np.concatenate([np.diff(of.ends[start : stop + 1]) for of, start, stop in pieces], out=lengths[:count])
+            slices = [(part, start, stop) for part, (_, start, stop) in zip(next(lists), parts, strict=True)]
+            values += [part.values[part.ends[start] : part.ends[stop]] for part, start, stop in slices]
+            np.concatenate([np.diff(part.ends[start : stop + 1]) for part, start, stop in slices], out=lengths[:count])
     return KeyedJaggedTensor(
         keys=list(spec.sparse_features),
         values=torch.from_numpy(np.concatenate(values, dtype=np.int64)),
@@ -160,22 +160,25 @@ def _stack(table: pa.Table, columns: list[str], dtype: type[np.generic], order: 
 
 
 def _numbers(table: pa.Table, column: str) -> np.ndarray:
-    values = whole(table.column(column))
+    values = as_one_array(table.column(column))
     if values.null_count:
         values = pc.fill_null(values, float("nan"))
     numbers: np.ndarray = values.to_numpy(zero_copy_only=False)
     return numbers
 
 
-def _lists(table: pa.Table, column: str, order: np.ndarray) -> Lists:
-    """Lists `order` of a column. Arrow takes lists id by id but binaries whole, so it is given the lists' bytes."""
-    lists = whole(table.column(column))
+def _lists(table: pa.Table, column: str, order: np.ndarray) -> IdLists:
+    """The lists `order` of a column.
+
+    Arrow takes lists id by id, but binary values as a whole. So the lists are passed to it as binary values.
+    """
+    lists = as_one_array(table.column(column))
     values = lists.values.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
     ends = lists.offsets.to_numpy().astype(np.int64) * values.itemsize
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(values)]
     taken = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(lists), buffers).take(pa.array(order))
     _, taken_ends, taken_values = taken.buffers()
-    return Lists(
+    return IdLists(
         values=np.frombuffer(taken_values or b"", np.int32),
         ends=np.frombuffer(taken_ends, np.int64, len(order) + 1) // values.itemsize,
     )

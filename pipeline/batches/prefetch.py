@@ -1,4 +1,4 @@
-"""Prepares batches in a thread of its own while the model computes."""
+"""Prepares batches in a thread while the model computes."""
 
 import queue
 import threading
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class Prefetcher(Generic[T]):
-    """Iterates over `source` one step ahead: up to `depth` items wait ready. Arrow and torch release the GIL.
+    """Iterates over `source` ahead of the consumer: up to `depth` items wait ready.
 
-    An exception in the source is raised where the items are consumed. `waited_s` is the time, in s, that the
-    consumer spent waiting for items.
+    An exception in the source is raised where the items are consumed. `waited_s` counts the seconds that the consumer
+    waited for items. Threads help because Arrow and PyTorch release Python's global lock.
     """
 
     def __init__(self, source: Iterator[T], depth: int = 4) -> None:
@@ -39,7 +39,7 @@ class Prefetcher(Generic[T]):
             self.close()
 
     def close(self) -> None:
-        """Stops the thread; what it had prepared is dropped."""
+        """Stops the thread and drops the items that it has prepared."""
         self._stopped.set()
         while self._thread.is_alive():
             try:

@@ -1,12 +1,12 @@
 """Reads a split in shuffled batches, on any number of ranks: `shuffle.py` says which rows, `row_groups.py` reads them.
 
-Threads, as many as Arrow is given (OMP_NUM_THREADS, or the cores), decode the row groups of the next pool while the
-batches of one are handed out, and put the rows of each in the order of their steps. A batch then is a slice of every
-row group of its pool, joined.
+While the batches of one pool are handed out, threads decode the row groups of the next pool and put the rows of each
+in the order of their steps. There are as many threads as Arrow uses: OMP_NUM_THREADS, or the cores. A batch then joins
+one slice of every row group of its pool.
 
-Memory: two buffers, one used up while the next one is filled; the ranks share them. A row takes 4 bytes for each id
-and each number, 8 for each list: 290 with 60 ids, 2 lists of them and 14 numbers. A row group that lies across two
-pools, or across the parts of two ranks, is decoded for each, as a whole.
+Memory: two buffers for all ranks together; one is used up while the other is filled. A row takes 4 bytes for each id
+and each number, and 8 for each list: 290 with 60 ids, 2 lists of them and 14 numbers. A row group that lies in two
+pools, or in the shares of two ranks, is decoded as a whole for each.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,9 +19,9 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from pipeline.batches.batch import Batch, Rows, join, model_columns
-from pipeline.batches.row_groups import Piece, RowGroups, Sequence
-from pipeline.batches.shuffle import Deal, Shuffle
+from pipeline.batches.batch import Batch, RowArrays, join, model_columns
+from pipeline.batches.row_groups import RowGroups, RowGroupSequence, RowRange
+from pipeline.batches.shuffle import PoolShare, Shuffle
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SplitName
 
@@ -30,9 +30,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class BatchReader:
-    """Reads the rows of `split` in global batches of at most `batch_size` rows, or of this rank's part of them.
+    """Reads this rank's part of the rows of `split`, in global batches of at most `batch_size` rows.
 
-    The rows are shuffled within a buffer of `shuffle_rows` rows, all ranks together, or of one batch if that is more.
+    The rows are shuffled within a buffer of `shuffle_rows` rows, all ranks together, or of one batch if that is larger.
     """
 
     store: Path
@@ -50,7 +50,7 @@ class BatchReader:
         return self._shuffle.steps
 
     def check(self) -> None:
-        """Raises StrataError if there are too few rows to give every rank one in each step."""
+        """Raises StrataError if there are too few rows to give every rank a row in each step."""
         rows = self.manifest.rows(self.split)
         if rows // self.steps < self.ranks:
             raise StrataError(
@@ -61,50 +61,58 @@ class BatchReader:
             )
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """This rank's batch of each step of an epoch, from `first_step` on, all filled up to the same size.
+        """This rank's batch of each step of an epoch, from `first_step` on. All are filled up to the same size.
 
         Raises StrataError if a file is damaged.
         """
-        ordered = partial(Rows.of, spec=self.manifest.spec)
+        ordered = partial(RowArrays.from_table, spec=self.manifest.spec)
         for parts in self._parts(model_columns(self.manifest.spec), ordered, epoch, first_step):
             yield join(parts, self.manifest.spec, self._shuffle.largest)
 
     def tables(self, columns: list[str], epoch: int, first_step: int = 0) -> Iterator[pa.Table]:
-        """The same rows in the same order, as tables with any columns of the store."""
+        """The same rows in the same order, but as tables with any columns of the store."""
         for parts in self._parts(columns, _take, epoch, first_step):
             yield pa.concat_tables(rows.slice(start, stop - start) for rows, start, stop in parts)
 
     def _parts(
         self, columns: list[str], ordered: Callable[..., T], epoch: int, first_step: int
     ) -> Iterator[list[tuple[T, int, int]]]:
-        """For each step the pieces of its pool, in the order that `ordered` gives them, and the step's rows of each."""
-        order = self._shuffle.order(epoch, len(self._groups.pieces))
-        sequence = Sequence([self._groups.pieces[at] for at in order])
+        """For each step, the parts of its batch: a range of rows (rows, start, stop) of each row group of its pool.
+
+        `ordered(table, order=order)` puts the rows of a row group into the order of their steps.
+        """
         pools = range(self._shuffle.pool_of(first_step), self._shuffle.pools)
-        deals = (self._shuffle.deal(epoch, pool, self.rank) for pool in pools)
+        if not pools:
+            return
+        order = self._shuffle.order(epoch, len(self._groups.ranges))
+        sequence = RowGroupSequence([self._groups.ranges[at] for at in order])
         threads = ThreadPoolExecutor(pa.cpu_count(), "decode")
 
-        def prepare(piece: Piece, step_of_row: np.ndarray, steps: int) -> tuple[T, list[int]]:
-            """The rows of a piece in the order of their steps, and where those of each step begin and end."""
-            rows = ordered(self._groups.read(piece, columns), order=np.argsort(step_of_row, kind="stable"))
+        def prepare(row_range: RowRange, step_of_row: np.ndarray, steps: int) -> tuple[T, list[int]]:
+            """The rows of a range in the order of their steps, and where the rows of each step begin and end."""
+            rows = ordered(self._groups.read(row_range, columns), order=np.argsort(step_of_row, kind="stable"))
             return rows, [0, *np.bincount(step_of_row, minlength=steps).cumsum().tolist()]
 
-        def begin(deal: Deal) -> tuple[Deal, list[Future[tuple[T, list[int]]]]]:
-            """Has the threads prepare a pool."""
-            pieces = list(sequence.pieces(deal.start, deal.start + len(deal.step_of_row)))
-            dealt = np.split(deal.step_of_row, np.cumsum([piece.stop - piece.start for piece in pieces])[:-1])
-            return deal, [
-                threads.submit(prepare, piece, steps, deal.steps) for piece, steps in zip(pieces, dealt, strict=True)
+        def start(pool: int) -> tuple[PoolShare, list[Future[tuple[T, list[int]]]]]:
+            """Makes the threads prepare this rank's share of a pool."""
+            share = self._shuffle.share(epoch, pool, self.rank)
+            ranges = list(sequence.ranges(share.start, share.start + len(share.step_of_row)))
+            ends = np.cumsum([row_range.stop - row_range.start for row_range in ranges])
+            futures = [
+                threads.submit(prepare, row_range, step_of_row, share.steps)
+                for row_range, step_of_row in zip(ranges, np.split(share.step_of_row, ends[:-1]), strict=True)
             ]
+            return share, futures
 
         try:
-            coming = next(begun := map(begin, deals), None)
-            while coming:
-                deal, prepared = coming
-                pool = [future.result() for future in prepared]
-                coming = next(begun, None)
-                for step in range(max(0, first_step - deal.first_step), deal.steps):
-                    yield [(rows, ends[step], ends[step + 1]) for rows, ends in pool if ends[step] < ends[step + 1]]
+            started = start(pools[0])
+            for pool in pools:
+                share, futures = started
+                prepared = [future.result() for future in futures]
+                if pool + 1 in pools:
+                    started = start(pool + 1)
+                for step in range(max(0, first_step - share.first_step), share.steps):
+                    yield [(rows, ends[step], ends[step + 1]) for rows, ends in prepared if ends[step] < ends[step + 1]]
         finally:
             threads.shutdown(cancel_futures=True)
 

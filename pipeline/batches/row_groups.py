@@ -1,4 +1,4 @@
-"""The row groups of a split: what there is to read, and the reading, which refuses damaged files and foreign ids."""
+"""Reads the row groups of a split. Damaged files, and ids that have no row in their table, are refused."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +15,12 @@ from pipeline.errors import LocalError, StrataError
 from pipeline.manifest import Manifest, SampleFile, SplitName
 from pipeline.spec.features import IdFeature
 
-FOOTERS = 128  # files whose footers are kept, at 0.6 MB for 50 columns and 16 row groups; parsing one again takes 1 ms
+FOOTERS = 128  # file footers in memory: 0.6 MB for a file of 50 columns and 16 row groups, and 1 ms to parse it again
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Rows start to stop of a row group."""
+class RowRange:
+    """Rows `start` to `stop`, exclusive, of a row group."""
 
     path: Path
     group: int
@@ -39,34 +39,34 @@ class RowGroups:
         self._footer = lru_cache(FOOTERS)(_footer)
         files = [file for file in manifest.files if file.split == split]
         with ThreadPoolExecutor(pa.cpu_count()) as threads:
-            self.pieces = [piece for pieces in threads.map(self._pieces, files) for piece in pieces]
+            self.ranges = [row_range for ranges in threads.map(self._whole_groups, files) for row_range in ranges]
 
-    def _pieces(self, file: SampleFile) -> list[Piece]:
+    def _whole_groups(self, file: SampleFile) -> list[RowRange]:
         path = self._store / file.path
         footer = self._footer(path)
         if footer.num_rows != file.rows:
             raise _damaged(path, f"has {footer.num_rows} rows, but was written with {file.rows}")
-        return [Piece(path, at, 0, footer.row_group(at).num_rows) for at in range(footer.num_row_groups)]
+        return [RowRange(path, at, 0, footer.row_group(at).num_rows) for at in range(footer.num_row_groups)]
 
-    def read(self, piece: Piece, columns: list[str]) -> pa.Table:
-        """Some columns of a piece, in this thread. Raises StrataError, also for an id beyond its table."""
+    def read(self, row_range: RowRange, columns: list[str]) -> pa.Table:
+        """Some columns of a range, read in this thread. Raises StrataError, also for an id that has no row."""
         try:
-            file = pq.ParquetFile(piece.path, metadata=self._footer(piece.path))
-            rows = file.read_row_group(piece.group, columns=columns, use_threads=False)
+            file = pq.ParquetFile(row_range.path, metadata=self._footer(row_range.path))
+            rows = file.read_row_group(row_range.group, columns=columns, use_threads=False)
         except (OSError, pa.ArrowException) as error:
-            raise _damaged(piece.path, f"cannot be read ({str(error).splitlines()[0]})") from None
+            raise _damaged(row_range.path, f"cannot be read ({str(error).splitlines()[0]})") from None
         if missing := set(columns) - set(rows.column_names):
-            raise _damaged(piece.path, f"has no column `{min(missing)}`")
-        self._check_ids(rows, piece.path)
-        return rows.slice(piece.start, piece.stop - piece.start)
+            raise _damaged(row_range.path, f"has no column `{min(missing)}`")
+        self._check_ids(rows, row_range.path)
+        return rows.slice(row_range.start, row_range.stop - row_range.start)
 
     def _check_ids(self, rows: pa.Table, path: Path) -> None:
-        """Every id is a row of its feature's table: a lookup would take another for it, or read beyond the table."""
+        """Refuses an id that is no row of its table: a lookup would read another row, or beyond the table."""
         columns = set(rows.column_names)
         for name, feature in self._spec.sparse_features.items():
             if feature_column(name) not in columns:
                 continue
-            ids = whole(rows.column(feature_column(name)))
+            ids = as_one_array(rows.column(feature_column(name)))
             if not isinstance(feature, IdFeature) and isinstance(ids, pa.ListArray | pa.LargeListArray):
                 ids = ids.values
             if not pa.types.is_integer(ids.type) or ids.null_count:
@@ -82,19 +82,20 @@ class RowGroups:
                     )
 
 
-class Sequence:
-    """The rows of whole row groups one after the other."""
+class RowGroupSequence:
+    """Whole row groups one after another, as one sequence of rows."""
 
-    def __init__(self, pieces: list[Piece]) -> None:
-        self._pieces = pieces
-        self._ends = np.cumsum([piece.stop for piece in pieces])
+    def __init__(self, groups: list[RowRange]) -> None:
+        self._groups = groups
+        self._ends = np.cumsum([group.stop for group in groups])
 
-    def pieces(self, start: int, stop: int) -> Iterator[Piece]:
-        """The parts of row groups that are rows start to stop."""
+    def ranges(self, start: int, stop: int) -> Iterator[RowRange]:
+        """Rows `start` to `stop` of the sequence, as ranges of row groups."""
         first, last = np.searchsorted(self._ends, [start, stop - 1], side="right")
         for at in range(first, last + 1):
-            piece, begins = self._pieces[at], int(self._ends[at]) - self._pieces[at].stop
-            yield replace(piece, start=max(0, start - begins), stop=min(piece.stop, stop - begins))
+            group = self._groups[at]
+            group_start = int(self._ends[at]) - group.stop
+            yield replace(group, start=max(0, start - group_start), stop=min(group.stop, stop - group_start))
 
 
 def stored_tables(
@@ -102,13 +103,13 @@ def stored_tables(
 ) -> Iterator[pa.Table]:
     """All rows of a split in stored order, at most `rows` at a time. Raises StrataError if a file is damaged."""
     groups = RowGroups(store, manifest, split)
-    for piece in groups.pieces:
-        table = groups.read(piece, columns)
+    for row_range in groups.ranges:
+        table = groups.read(row_range, columns)
         yield from (table.slice(start, rows) for start in range(0, table.num_rows, rows))
 
 
-def whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array; it is copied only if it has several chunks."""
+def as_one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array. It is copied only if it has several chunks."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from models.config import ModelConfig
 from pipeline.atomic import replace_file
 from pipeline.errors import StrataError
-from pipeline.training.optimisers import DenseConfig, ScheduleConfig
+from pipeline.training.stepping.optimisers import DenseConfig, ScheduleConfig
 from pipeline.training.tables.config import TablesConfig
 
 CONFIG = "config.json"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step in hand is finished and a checkpoint saved before the process ends."""
+"""Ctrl-C and SIGTERM: training finishes its step and saves a checkpoint before the process ends."""
 
 import signal
 from types import FrameType, TracebackType
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Interrupts:
-    """Notes SIGINT and SIGTERM instead of dying of them; `received` is the signal's number, or 0."""
+    """Notes SIGINT and SIGTERM instead of ending the process. `received` is the signal's number, or 0."""
 
     def __init__(self) -> None:
         self.received = 0

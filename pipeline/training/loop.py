@@ -17,28 +17,29 @@ from pipeline.batches.reader import BatchReader
 from pipeline.columns import SAMPLE_ID
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SplitName
-from pipeline.training.bad_samples import culprits
 from pipeline.training.config import TrainConfig
-from pipeline.training.gradients import DenseGradients, slices
-from pipeline.training.health import Health
 from pipeline.training.interrupts import Interrupts
-from pipeline.training.optimisers import Optimisers
-from pipeline.training.precision import chosen
 from pipeline.training.processes import Rank
-from pipeline.training.record import Record
 from pipeline.training.saving.checkpoints import Progress
 from pipeline.training.saving.saver import Saver
-from pipeline.training.step import Outcome, Stepper
-from pipeline.training.window import Window
+from pipeline.training.stepping.gradients import DenseGradients, slice_count
+from pipeline.training.stepping.optimisers import Optimisers
+from pipeline.training.stepping.precision import select_precision
+from pipeline.training.stepping.step import Stepper, StepResult
+from pipeline.training.watching.bad_samples import bad_samples
+from pipeline.training.watching.health import Health
+from pipeline.training.watching.record import Record
+from pipeline.training.watching.window import Window
 
-LOOK_EVERY = 10  # steps, on a GPU, after which the host waits to see whether it is to stop
+LOOK_EVERY = 10  # steps on a GPU after which the host waits for the device, to see whether the run is to stop
 
 
 class Loop:
-    """Steps a sharded model from where `progress` stands to the end of the run."""
+    """Trains a sharded model from where `progress` stands to the end of the run."""
 
     def __init__(
         self,
+        *,
         config: TrainConfig,
         manifest: Manifest,
         rank: Rank,
@@ -48,7 +49,7 @@ class Loop:
         progress: Progress,
         saver: Saver,
     ) -> None:
-        """The model and the optimisers hold what belongs to `progress`, as loaded from its checkpoint.
+        """The model and the optimisers must hold the state that belongs to `progress`.
 
         Raises StrataError if a split has too few rows for the ranks.
         """
@@ -60,8 +61,9 @@ class Loop:
         self.manifest = manifest
         self.rank = rank
         self.model = model
-        self.precision = chosen(config.dense.precision, model.module.network, rank)
-        gradients = DenseGradients(model.module.network, objectives, self.precision, slices(config.model, rank))
+        self.precision = select_precision(config.dense.precision, model.module.network, rank)
+        slices = slice_count(config.model, rank)
+        gradients = DenseGradients(model.module.network, objectives, self.precision, slices)
         self.stepper = Stepper(model.module.embeddings, gradients, optimisers, rank.device)
         self.objectives = objectives
         self.optimisers = optimisers
@@ -77,12 +79,12 @@ class Loop:
     def run(self, record: Record, interrupts: Interrupts) -> None:
         """Trains until the last epoch, until patience ends, or until a signal.
 
-        Raises StrataError, on all ranks, if a checkpoint cannot be written.
+        Raises StrataError, on all ranks, if a checkpoint cannot be written or the loss is no longer finite.
         """
         saved_at = self.progress.step
         validate_every = self.config.validate_every or self.train_reader.steps
         for _ in self._steps(record, interrupts):
-            # Before a signal is heeded, because a resumed run would leave out a validation that is due here.
+            # A due validation comes before a signal ends the run: a resumed run would not make up for it.
             validate = self.progress.step % validate_every == 0 or self.progress.step == self.total_steps
             if validate:
                 self._validate(record)
@@ -100,14 +102,14 @@ class Loop:
             record.say(f"stopped early: {self.config.patience} validations without a lower loss")
 
     def _steps(self, record: Record, interrupts: Interrupts) -> Iterator[None]:
-        """All steps that are left, epoch by epoch; none if patience has ended before."""
+        """The remaining steps, epoch by epoch; none if patience has ended already."""
         while self.progress.epoch < self.config.epochs and not self._out_of_patience():
             yield from self._epoch(record, interrupts)
             self.progress.epoch += 1
             self.progress.epoch_step = 0
 
     def _epoch(self, record: Record, interrupts: Interrupts) -> Iterator[None]:
-        """The rest of an epoch, step by step."""
+        """The remaining steps of an epoch."""
         batches = self._batches(self.train_reader, self.progress.epoch, self.progress.epoch_step)
         ready = iter(batches)
         window = self.window
@@ -115,10 +117,10 @@ class Loop:
         began, waited = time.perf_counter(), 0.0
         self.model.train()
         while self.progress.epoch_step < self.train_reader.steps:
-            # A checkpoint that failed ends the run like a signal: at the same step on all ranks.
+            # A failed checkpoint ends the run as a signal does: at the same step on all ranks.
             window.add(self._step(ready, asked_to_stop=bool(interrupts.received) or self.saver.failed))
             due = self.progress.step % self.config.log_every == 0 or self.progress.step == self.total_steps
-            # On a GPU the host runs ahead: whether all went well is seen when it waits anyway.
+            # On a GPU the host runs ahead. It looks at the results where it waits anyway, and every few steps.
             if due or self.rank.device.type == "cpu" or self.progress.step % LOOK_EVERY == 0:
                 if window.signals:
                     self.interrupted_by = interrupts.received or SIGTERM
@@ -126,50 +128,53 @@ class Loop:
                     raise self._diverged()
             self.progress.valid_loss = None
             record.advance()
-            if due and not window.sums.any():
-                record.say(f"step {self.progress.step}: no step since the last line had a finite loss and gradient")
-            elif due:
-                seconds = time.perf_counter() - began
-                loss, losses, weights = self._report(window.sums)
-                record.log(
-                    self.progress.step,
-                    "train",
-                    loss,
-                    losses,
-                    weights,
-                    epoch=self.progress.epoch,
-                    rate=self.schedule.factor(self.progress.step - 1, self.total_steps),
-                    samples_per_s=window.rows * self.rank.ranks / seconds,
-                    data_wait=(batches.waited_s - waited) / seconds,
-                    skipped=window.skipped,
-                )
             if due:
+                self._log_window(record, time.perf_counter() - began, batches.waited_s - waited)
                 window.begin()
                 began, waited = time.perf_counter(), batches.waited_s
             yield
 
-    def _step(self, batches: Iterator[Batch], *, asked_to_stop: bool) -> Outcome:
-        """One update by the next batch."""
-        # Seeded by step and rank, so that dropout after a resumption is what it would have been without it.
+    def _log_window(self, record: Record, seconds: float, waited_s: float) -> None:
+        """Records the steps since the last line, which took `seconds`; for `waited_s` of them no batch was ready."""
+        if not self.window.sums.any():
+            record.say(f"step {self.progress.step}: no step since the last line had a finite loss and gradient")
+            return
+        loss, losses, weights = self._report(self.window.sums)
+        record.log(
+            self.progress.step,
+            "train",
+            loss,
+            losses,
+            weights,
+            epoch=self.progress.epoch,
+            rate=self.schedule.factor(self.progress.step - 1, self.total_steps),
+            samples_per_s=self.window.rows * self.rank.ranks / seconds,
+            data_wait=waited_s / seconds,
+            skipped=self.window.skipped,
+        )
+
+    def _step(self, batches: Iterator[Batch], *, asked_to_stop: bool) -> StepResult:
+        """Updates the model by the next batch."""
+        # Seeded by step and rank, so that a resumed run draws the same dropout.
         torch.manual_seed((self.config.seed * 1_000_003 + self.progress.step) * 1_009 + self.rank.rank)
         self.optimisers.set_rate(self.schedule.factor(self.progress.step, self.total_steps))
-        outcome = self.stepper.step(batches, asked_to_stop=asked_to_stop)
+        result = self.stepper.step(batches, asked_to_stop=asked_to_stop)
         self.progress.step += 1
         self.progress.epoch_step += 1
-        return outcome
+        return result
 
     def _diverged(self) -> StrataError:
-        """What to say after too many steps in a row without a finite loss and gradient; every rank calls it.
+        """The error after too many steps in a row without a finite loss and gradient. Every rank calls it.
 
-        The last of them changed nothing, so its batch still gives the outputs that it gave.
+        The last step changed nothing, so the model still gives the same outputs for its batch.
         """
         self.stepper.pause()
         step = self.progress.epoch_step - 1
         batch = next(iter(self._batches(self.train_reader, self.progress.epoch, step))).to(self.rank.device)
-        samples = next(self.train_reader.tables([SAMPLE_ID], self.progress.epoch, step))[SAMPLE_ID].to_pylist()
+        sample_ids = next(self.train_reader.tables([SAMPLE_ID], self.progress.epoch, step))[SAMPLE_ID].to_pylist()
         with torch.no_grad():
             outputs = self.model(batch.sparse, batch.dense)
-        named = culprits(self.manifest.spec, self.objectives, outputs, batch, samples)
+        named = bad_samples(self.manifest.spec, self.objectives, outputs, batch, sample_ids)
         what = f"{self.window.in_a_row} steps in a row, the last of them {self.progress.step}, had no finite gradient"
         return StrataError(
             f"{what} ({named})",
@@ -179,7 +184,7 @@ class Loop:
 
     @torch.no_grad()
     def _validate(self, record: Record) -> None:
-        """The loss on the validation split, whether it is the lowest so far, and what looks wrong with the model."""
+        """Records the validation loss and what looks wrong with the model, and whether the loss is the lowest yet."""
         self.stepper.pause()
         self.model.eval()
         sums = torch.zeros(2 * len(self.objectives.layout.terms), device=self.rank.device)

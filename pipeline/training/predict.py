@@ -34,7 +34,7 @@ from pipeline.spec.objectives import RegressionObjective
 from pipeline.training.config import load_config
 from pipeline.training.processes import quiet_libraries
 from pipeline.training.saving.checkpoints import Progress, best_checkpoint, check, read_progress
-from pipeline.training.saving.chunks import load_state
+from pipeline.training.saving.tensor_files import load_state
 
 ROWS_PER_BATCH = 8192
 FINGERPRINT = b"strata.fingerprint"  # of the spec, in the Parquet files' metadata

@@ -15,15 +15,15 @@ from pipeline.spec.parts import changed_parts, samples_fingerprint
 from pipeline.training.config import CONFIG, TrainConfig, load_config
 from pipeline.training.interrupts import Interrupts
 from pipeline.training.loop import Loop
-from pipeline.training.optimisers import Optimisers
 from pipeline.training.processes import Job, Rank, process_group
-from pipeline.training.record import Record
 from pipeline.training.saving.checkpoints import Progress, newest_sound, read_progress, sweep
-from pipeline.training.saving.chunks import load_state
 from pipeline.training.saving.saver import Saver
+from pipeline.training.saving.tensor_files import load_state
+from pipeline.training.stepping.optimisers import Optimisers
 from pipeline.training.tables.plan import TablePlan, plan_together
 from pipeline.training.tables.sharding import shard
 from pipeline.training.warm_start import Ancestor, design, find_ancestor, inherit, keep_vocabularies
+from pipeline.training.watching.record import Record
 
 
 def train(config: TrainConfig) -> Progress:
@@ -64,8 +64,17 @@ def train(config: TrainConfig) -> Progress:
             load_state(start, {"model": model.state_dict()})
             optimisers.load(start)
         objectives = Objectives(manifest.spec, ranker.layout)
-        loop = Loop(config, manifest, rank, model, objectives, optimisers, progress, saver)
-        if rank.first:  # only now that nothing of the above has failed
+        loop = Loop(
+            config=config,
+            manifest=manifest,
+            rank=rank,
+            model=model,
+            objectives=objectives,
+            optimisers=optimisers,
+            progress=progress,
+            saver=saver,
+        )
+        if rank.first:  # after all checks above: a failed start leaves no folder behind
             job.begin()
             config.out.mkdir(parents=True, exist_ok=True)
             config.save()

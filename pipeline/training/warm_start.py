@@ -19,10 +19,10 @@ from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.spec.spec import Spec
 from pipeline.training.config import CONFIG, load_config
-from pipeline.training.optimisers import Optimisers, first_row, undivided_sums
 from pipeline.training.processes import Rank
 from pipeline.training.saving.checkpoints import NAME, best_checkpoint, check_together, read_progress
-from pipeline.training.saving.chunks import Chunk, StoredTensors, chunks_of, load_state
+from pipeline.training.saving.tensor_files import StoredTensors, TensorShard, load_state, local_shards
+from pipeline.training.stepping.optimisers import Optimisers, first_row, undivided_sums
 
 VOCABULARIES = "checkpoints/vocabularies"
 BLOCK_ROWS = 65_536  # of a table of the earlier run, at most, in memory at a time
@@ -87,8 +87,8 @@ def inherit(
         for table, weight in weights.items():
             origins = _origins(ancestor, table, stored.shapes[f"model.{weight}"][0], samples, manifest)
             new_rows += int((origins < 0).sum())
-            rows = chunks_of({"model": {weight: model[weight]}})
-            inherit_table(stored, rows, chunks_of({weight: optimiser_states["tables"][weight]}), origins)
+            rows = local_shards({"model": {weight: model[weight]}})
+            inherit_table(stored, rows, local_shards({weight: optimiser_states["tables"][weight]}), origins)
     dense = {name: value for name, value in model.items() if name not in weights.values()}
     load_state(ancestor.checkpoint, {"model": dense, "optimisers": {"adam": optimiser_states["adam"]}})
     return f"initialised from {ancestor.checkpoint}; {new_rows:,} rows of its tables are new"
@@ -97,8 +97,8 @@ def inherit(
 @torch.no_grad()
 def inherit_table(
     stored: StoredTensors,
-    weights: Iterable[Chunk],
-    sums: Iterable[Chunk],
+    weights: Iterable[TensorShard],
+    sums: Iterable[TensorShard],
     origins: Tensor,
     block_rows: int = BLOCK_ROWS,
 ) -> None:
@@ -115,7 +115,7 @@ def inherit_table(
         _fill(chunk.tensor, origins[first : first + len(chunk.tensor)], before, block_rows)
 
 
-def _weights(stored: StoredTensors, chunk: Chunk, first: int, last: int) -> Tensor:
+def _weights(stored: StoredTensors, chunk: TensorShard, first: int, last: int) -> Tensor:
     """The rows `first` to `last`, exclusive, of the columns that a chunk has."""
     return stored.read(chunk.name, (first, chunk.offsets[1]), (last - first, chunk.tensor.shape[1]))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pipeline.batches.batch import Batch, Rows, join, model_columns, to_batch
+from pipeline.batches.batch import Batch, RowArrays, join, model_columns, to_batch
 from pipeline.manifest import Manifest
 from pipeline.spec.features import IdFeature
 from pipeline.spec.spec import Spec
@@ -59,7 +59,7 @@ def rows() -> pa.Table:
 
 
 def check(batch: Batch) -> None:
-    """It holds the four rows above, and only inert ones after them."""
+    """The batch holds the four rows above, and after them only inert rows."""
     inert = len(batch) - 4
     assert batch.sparse.keys() == ["tags", "video", "seen"]
     assert batch.sparse.length_per_key_or_none() == [3, 4, 4]  # on the host, whatever the device
@@ -91,10 +91,10 @@ def test_a_batch_holds_the_rows(spec: Spec, rows: pa.Table):
 @pytest.mark.parametrize("size", [4, 5, 9])
 def test_it_is_joined_from_parts_of_reordered_rows_and_filled_up_with_inert_ones(spec: Spec, rows: pa.Table, size: int):
     order = np.array([3, 2, 0, 1, 0])
-    reordered = Rows.of(rows, spec, order)
-    whole = Rows.of(rows.take(pa.array(order)), spec, np.arange(5))
-    for of in (reordered, whole):
-        parts = [(of, 2, 4), (of, 1, 2), (of, 1, 1), (of, 0, 1)]
+    reordered = RowArrays.from_table(rows, spec, order)
+    taken_first = RowArrays.from_table(rows.take(pa.array(order)), spec, np.arange(5))
+    for arrays in (reordered, taken_first):
+        parts = [(arrays, 2, 4), (arrays, 1, 2), (arrays, 1, 1), (arrays, 0, 1)]
         batch = join(parts, spec, size)
         assert len(batch) == size
         check(batch)
@@ -125,7 +125,7 @@ def test_moving_to_a_device_keeps_everything(spec: Spec, rows: pa.Table):
 
 
 def test_samples_of_a_real_store_arrive_whole(samples, manifest: Manifest):
-    """Against a plain construction, row by row and value by value, from the Parquet file."""
+    """Compares every value with the Parquet file."""
     spec = manifest.spec
     table = pq.read_table(samples / manifest.files[-1].path).slice(100, 300)
     batch = to_batch(table.select(model_columns(spec)), spec)

@@ -52,7 +52,7 @@ def of_rank(reader: BatchReader, rank: int, ranks: int, epoch: int = 0, first_st
 
 
 def of_all_ranks(reader: BatchReader, ranks: int, **options: int) -> Rows:
-    """The ids of each global step, after checking what the ranks owe each other."""
+    """The ids of each global step, after checking that the ranks have equal shares."""
     parts = [of_rank(reader, rank, ranks, **options) for rank in range(ranks)]
     for steps in zip(*parts, strict=True):
         sizes = list(map(len, steps))
@@ -80,13 +80,13 @@ each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys()
 @each_shape
 def test_every_row_once_and_the_same_rows_per_step_for_any_number_of_ranks(store, shape):
     reader = store(**shape)
-    alone = of_all_ranks(reader, 1)
-    assert sorted(chain(*alone)) == list(range(sum(map(sum, shape["files"]))))
-    sizes = set(map(len, alone))
+    one_rank = of_all_ranks(reader, 1)
+    assert sorted(chain(*one_rank)) == list(range(sum(map(sum, shape["files"]))))
+    sizes = set(map(len, one_rank))
     assert max(sizes) <= shape["batch_size"]
     assert max(sizes) - min(sizes) <= 1
     for ranks in (2, 3, 4, 5, 8, 24):
-        assert of_all_ranks(reader, ranks) == alone
+        assert of_all_ranks(reader, ranks) == one_rank
 
 
 def test_seed_and_epoch_change_the_order_and_repeat_it(store):
@@ -99,13 +99,13 @@ def test_seed_and_epoch_change_the_order_and_repeat_it(store):
     flat = [list(chain(*steps)) for steps in orders]
     assert len(set(map(tuple, flat))) == 4
     assert all(sorted(rows) == list(range(800)) for rows in flat)
-    # Rows move from one end of an epoch to the other, not only within their neighbourhood: half of them by chance.
+    # Rows move from one half of an epoch to the other: half of them, by chance.
     early = [set(rows[:400]) for rows in flat]
     assert all(120 < len(early[0] & other) < 280 for other in early[1:])
 
 
 def test_rows_are_shuffled_not_only_row_groups(store):
-    """In one row group the buffers are stretches of rows; within one, every step has rows from all over it."""
+    """In one row group a buffer is a stretch of rows, and every step has rows from all over it."""
     reader = store([[12_000]], batch_size=100, shuffle_rows=3000)
     epochs = [np.array(of_rank(reader, 0, 1, epoch)) for epoch in range(2)]
     for steps in epochs:
@@ -119,7 +119,7 @@ def test_rows_are_shuffled_not_only_row_groups(store):
         # Rows that were neighbours go to the same step by chance, if at all: one in 30.
         step_of_row = np.argsort(steps.ravel()) // 100
         assert (step_of_row[1:] == step_of_row[:-1]).mean() < 1 / 30
-    # Which rows share a step has nothing to do with which shared it in another epoch: 1 of 30 by chance.
+    # Two rows that share a step share one again in another epoch only by chance: 1 of 30.
     kept = [len(set(rows) & set(others)) for rows, others in zip(*epochs, strict=True)]
     assert np.mean(kept) == pytest.approx(100 / 30, abs=0.7)
 
@@ -141,7 +141,7 @@ def test_a_later_first_step_gives_the_tail_of_the_epoch(store, shape):
 
 
 def test_only_the_buffers_that_are_needed_are_read(store, tmp_path: Path):
-    """A run that starts in mid-epoch reads nothing of what came before; and one that goes on, not far ahead."""
+    """A run that starts in mid-epoch reads no earlier buffer, and no run reads more than one buffer ahead."""
     reader = store([[10]] * 100, batch_size=20, shuffle_rows=200)
 
     def rows(first_step: int = 0) -> Iterator[list[int]]:

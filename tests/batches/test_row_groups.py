@@ -24,9 +24,9 @@ def damaged(tmp_path: Path, samples: Path, manifest: Manifest) -> Path:
 
 
 def refusals(file: Path, manifest: Manifest) -> list[str]:
-    """What batches and stored rows say to the test split of the store that has this file."""
+    """The errors of batches and of stored rows for the test split of the store that has this file."""
     store = file.parents[2]
-    said = []
+    messages = []
     for reading in (
         lambda: BatchReader(store, manifest, "test", batch_size=64, shuffle_rows=256).batches(epoch=0),
         lambda: stored_tables(store, manifest, "test", model_columns(manifest.spec), rows=100),
@@ -34,8 +34,8 @@ def refusals(file: Path, manifest: Manifest) -> list[str]:
         with pytest.raises(StrataError) as refused:
             for _ in reading():
                 pass
-        said.append(str(refused.value))
-    return said
+        messages.append(str(refused.value))
+    return messages
 
 
 def test_stored_tables_are_the_rows_in_stored_order(samples: Path, manifest: Manifest):
@@ -49,7 +49,7 @@ def test_stored_tables_are_the_rows_in_stored_order(samples: Path, manifest: Man
 def test_a_damaged_file_is_named(damaged: Path, manifest: Manifest):
     whole = damaged.read_bytes()
     middle = len(whole) // 2
-    # Cut off; the footer is fine, the data are not; not there.
+    # Cut off; data damaged under a sound footer; missing.
     for content in (whole[:middle], whole[:4] + bytes(middle - 4) + whole[middle:], None):
         damaged.write_bytes(content) if content else damaged.unlink()
         for message in refusals(damaged, manifest):
@@ -58,7 +58,7 @@ def test_a_damaged_file_is_named(damaged: Path, manifest: Manifest):
 
 
 @pytest.mark.parametrize(
-    ("feature", "value", "said"),
+    ("feature", "value", "message"),
     [
         ("video_id", "beyond", "has the id {rows}, but its table `video` has the rows 0 to {last}"),
         ("video_id", -1, "has the id -1, but its table `video` has the rows 0 to {last}"),
@@ -69,9 +69,9 @@ def test_a_damaged_file_is_named(damaged: Path, manifest: Manifest):
     ],
 )
 def test_an_id_without_a_row_in_its_table_is_refused(
-    damaged: Path, manifest: Manifest, feature: str, value: object, said: str
+    damaged: Path, manifest: Manifest, feature: str, value: object, message: str
 ):
-    """In the last row of a file, the last of its list; taken for row 0 it would train and predict silently."""
+    """The wrong id is the last of the list in the last row of a file. Taken for row 0, it would be used silently."""
     table_of_feature = manifest.spec.sparse_features[feature].table
     rows = manifest.learned.table_rows[table_of_feature]
     wrong = rows if value == "beyond" else value
@@ -82,7 +82,7 @@ def test_an_id_without_a_row_in_its_table_is_refused(
     type_ = pa.float64() if isinstance(wrong, float) else table.schema.field(name).type
     changed = table.set_column(table.column_names.index(name), name, pa.array(values, type_))
     pq.write_table(changed, damaged, row_group_size=1000)
-    expected = f"feature `{feature}` {said.format(rows=rows, last=rows - 1)}"
+    expected = f"feature `{feature}` {message.format(rows=rows, last=rows - 1)}"
     assert refusals(damaged, manifest) == [f"{damaged}: {expected}; build the samples again"] * 2
 
 
@@ -92,5 +92,5 @@ def test_a_file_with_other_columns_or_rows_is_refused(damaged: Path, manifest: M
     assert refusals(damaged, manifest) == [f"{damaged}: has no column `feature_video_id`; build the samples again"] * 2
     pq.write_table(table.slice(1), damaged)
     count = table.num_rows
-    said = f"{damaged}: has {count - 1} rows, but was written with {count}; build the samples again"
-    assert refusals(damaged, manifest) == [said] * 2
+    message = f"{damaged}: has {count - 1} rows, but was written with {count}; build the samples again"
+    assert refusals(damaged, manifest) == [message] * 2

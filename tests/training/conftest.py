@@ -12,7 +12,7 @@ from torch.distributed import TCPStore
 
 from tests.training import rank_process
 
-# A small model on all of the samples, in 20 steps; the tables' rate is one at which they matter.
+# A small model on all samples, in 20 steps. The tables learn fast enough to matter.
 SMALL = (
     "--loop.epochs 1 --loop.batch-size 370 --loop.log-every 1 --model.expert 16 --model.tower 8 "
     "--model.shared-experts 2 --tables.learning-rate 0.1 --device cpu"
@@ -21,23 +21,23 @@ SMALL = (
 
 @dataclass
 class Launched:
-    """Processes that train; their statuses are those of `Popen`: minus the signal, if one ended them."""
+    """Processes that train. Their statuses are those of `Popen`: minus the number of the signal that ended one."""
 
     processes: list[ForkServerProcess]
     stores: list[TCPStore]
-    said: Path
+    output_file: Path
 
     def statuses(self) -> list[int | None]:
         return [process.exitcode for process in self.processes]
 
     def wait(self, seconds: float = 120) -> list[int | None]:
-        """Until all have ended by themselves."""
+        """Waits until all have ended by themselves."""
         for process in self.processes:
             process.join(seconds)
         return self.statuses()
 
     def kill_when(self, ready: Callable[[], bool], number: int = signal.SIGKILL, rank: int = 0) -> None:
-        """Sends a signal to a rank when `ready`, which is asked every ms, is true."""
+        """Sends a signal to a rank as soon as `ready` is true. It is asked every ms."""
         process = self.processes[rank]
         while process.is_alive() and not ready():
             time.sleep(0.001)
@@ -45,12 +45,12 @@ class Launched:
         os.kill(process.pid, number)
 
     def output(self) -> str:
-        return self.said.read_text()
+        return self.output_file.read_text()
 
 
 @pytest.fixture(scope="session")
 def arguments(samples: Path, spec_path: Path) -> Callable[..., list[str]]:
-    """`arguments(out, "--model.head mmoe")`: those of a small training run."""
+    """`arguments(out, "--model.head mmoe")` are the arguments of a small training run."""
 
     def complete(out: Path, options: str = "") -> list[str]:
         return ["--spec", str(spec_path), "--samples", str(samples), "--out", str(out), *f"{SMALL} {options}".split()]
@@ -62,38 +62,38 @@ def arguments(samples: Path, spec_path: Path) -> Callable[..., list[str]]:
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Launched]:
     """`launch(2, [words, ...])` starts ranks that train several runs; `launch(0, [words])` a process without torchrun.
 
-    They are forked from a process that has imported everything already, which takes longer than these runs.
+    They are forked from a process that has imported everything already: importing takes longer than these runs.
     `file_sizes` are the largest files, in bytes, that each rank can write.
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["pipeline.training.train", "tests.training.rank_process"])
 
     def launch(ranks: int, runs: list[list[str]], file_sizes: tuple[int, ...] = ()) -> Launched:
-        said = tmp_path_factory.mktemp("launched") / "said.txt"
+        output = tmp_path_factory.mktemp("launched") / "output.txt"
         stores = [TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in runs]
         processes = []
         for rank in range(max(1, ranks)):
             place = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": str(ranks)}
             place |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             size = file_sizes[rank] if file_sizes else 0
-            words = (place if ranks else {}, runs, [store.port for store in stores], said, size)
+            words = (place if ranks else {}, runs, [store.port for store in stores], output, size)
             processes.append(server.Process(target=rank_process.train, args=words, daemon=True))
             processes[-1].start()
-        return Launched(processes, stores, said)
+        return Launched(processes, stores, output)
 
     return launch
 
 
 @pytest.fixture(scope="session")
 def train_all(launch: Callable[..., Launched]) -> Callable[[int, list[list[str]]], None]:
-    """Trains several runs in one set of processes, as `torchrun --nproc-per-node` would each of them."""
+    """Trains several runs in one set of processes; `torchrun --nproc-per-node` would start a set for each run."""
 
     def train_all(ranks: int, runs: list[list[str]]) -> None:
         launched = launch(ranks, runs)
         while None in launched.statuses() and not any(launched.statuses()):
             time.sleep(0.05)
         for process in launched.processes:
-            process.kill()  # those that would wait for one that failed
+            process.kill()  # ranks that wait for one that failed
         assert launched.wait() == [0] * ranks, launched.output()
 
     return train_all

@@ -11,9 +11,9 @@ import torch
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 
 
-def train(place: dict[str, str], runs: list[list[str]], ports: list[int], said: Path, file_size: int) -> None:
-    """Of each run the command line, and the port of the store through which its ranks meet."""
-    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def train(place: dict[str, str], runs: list[list[str]], ports: list[int], output_file: Path, file_size: int) -> None:
+    """Trains each run with its command line; the ranks of a run meet at the store of its port."""
+    output = os.open(output_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(place)

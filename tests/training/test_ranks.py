@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from pipeline.manifest import Manifest
 from pipeline.training.predict import predict
 from pipeline.training.saving.checkpoints import best_checkpoint
-from pipeline.training.saving.chunks import StoredTensors
+from pipeline.training.saving.tensor_files import StoredTensors
 
 pytestmark = pytest.mark.slow
 TABLE = "model.embeddings.tables.embedding_bags.{}.weight"
@@ -27,7 +27,7 @@ def losses(run: Path, split: str = "train") -> np.ndarray:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of the model, put together from its chunks."""
+    """Every tensor of the model, put together from its shards."""
     with StoredTensors(best_checkpoint(run)) as stored:
         return {name: stored.read(name) for name in stored.shapes if name.startswith("model.")}
 
@@ -101,9 +101,9 @@ def runs(
 
 @pytest.mark.parametrize("other", ["planned-2", "by_rows-2", "by_machine-2", "replicated-2", "mixed-2", "mixed-3"])
 def test_losses_and_weights_are_those_of_one_rank(runs: Path, other: str):
-    alone = losses(runs / "planned-1")
-    assert len(alone) == 20
-    np.testing.assert_allclose(losses(runs / other), alone, rtol=1e-5)
+    one_rank = losses(runs / "planned-1")
+    assert len(one_rank) == 20
+    np.testing.assert_allclose(losses(runs / other), one_rank, rtol=1e-5)
     np.testing.assert_allclose(losses(runs / other, "valid"), losses(runs / "planned-1", "valid"), rtol=1e-5)
     expected, found = weights(runs / "planned-1"), weights(runs / other)
     assert found.keys() == expected.keys()
@@ -129,9 +129,9 @@ def test_the_tables_matter_to_the_losses(runs: Path):
 @pytest.mark.parametrize("other", ["longer-3", "grown-2", "shrunk-1"])
 def test_a_run_goes_on_with_other_ranks_and_another_plan(runs: Path, other: str):
     """Its first epoch was that of 2 ranks, of 1, of 2; every table changes its kind of sharding in one of them."""
-    alone = losses(runs / "longer-1")
-    assert len(alone) == 40
-    np.testing.assert_allclose(losses(runs / other), alone, rtol=1e-5)
+    one_rank = losses(runs / "longer-1")
+    assert len(one_rank) == 40
+    np.testing.assert_allclose(losses(runs / other), one_rank, rtol=1e-5)
 
 
 def test_a_run_with_divided_columns_goes_on_with_other_ranks(runs: Path):

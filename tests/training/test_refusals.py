@@ -15,7 +15,7 @@ from pipeline.manifest import MANIFEST
 from pipeline.training.config import TrainConfig
 from pipeline.training.predict import predict
 from pipeline.training.processes import Job
-from pipeline.training.saving.checkpoints import Progress, seal
+from pipeline.training.saving.checkpoints import Progress, commit
 from pipeline.training.train import train
 
 Arguments = Callable[..., list[str]]
@@ -83,7 +83,7 @@ def test_a_run_is_not_resumed_as_another(run: Path, arguments: Arguments, change
 def test_a_run_is_not_resumed_on_other_samples(run: Path, arguments: Arguments, samples: Path):
     aside = run / "checkpoints" / ".step-00000001.partial"
     aside.mkdir(parents=True)
-    seal(aside, run, Progress(encoding="of others", step=1), {}, keep=1)
+    commit(aside, run, Progress(encoding="of others", step=1), {}, keep=1)
     assert "was trained on other samples" in refusal(arguments(run, "--resume"))
 
 
@@ -122,7 +122,7 @@ def test_an_override_of_no_table_is_refused(tmp_path: Path, arguments: Arguments
         ),
         (
             "--tables.overrides user data_parallel --tables.kernel-overrides user fused_uvm",
-            "--tables.kernel-overrides: a replicated table is on the device, `user` too; "
+            "--tables.kernel-overrides: `user` is replicated, and a replicated table has no kernel but fused; "
             "shard it in another way, or give it no kernel",
         ),
     ],

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from pipeline.training.saving.checkpoints import complete_checkpoints, damage, read_progress
-from pipeline.training.saving.chunks import StoredTensors
+from pipeline.training.saving.tensor_files import StoredTensors
 from tests.training.conftest import Launched
 from tests.training.rank_process import TRAIN
 
@@ -205,8 +205,8 @@ def test_sigterm_to_torchrun_saves_and_a_damaged_checkpoint_is_passed_over(
     file.write_bytes(content)
     resumed = launch(2, [[*words, "--resume"]])
     assert resumed.wait() == [0, 0], resumed.output()
-    said = resumed.output()
-    assert said.count(f"{newest} is damaged (rank-00001.safetensors is not what SHA256SUMS says)") == 1
-    assert said.count(f"resuming from {before}\n") == 1
+    output = resumed.output()
+    assert output.count(f"{newest} is damaged (rank-00001.safetensors is not what SHA256SUMS says)") == 1
+    assert output.count(f"resuming from {before}\n") == 1
     assert (newest.parent / f"{newest.name}.damaged").is_dir()
     assert_same(run, uninterrupted / "2")

@@ -17,7 +17,7 @@ from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.training.config import TrainConfig
 from pipeline.training.saving.checkpoints import best_checkpoint, read_progress
-from pipeline.training.saving.chunks import Chunk, StoredTensors, write_tensors
+from pipeline.training.saving.tensor_files import StoredTensors, TensorShard, write_tensors
 from pipeline.training.train import train
 from pipeline.training.warm_start import inherit_table
 
@@ -153,10 +153,10 @@ def test_a_table_is_read_by_blocks_and_each_row_goes_where_its_value_went(tmp_pa
     origins = origins[torch.randperm(1100, generator=generator)]
     new_weight, new_sums = torch.full((1100, 6), 5.0, dtype=torch.float16), torch.zeros(2200)
     columns = {0: new_weight[400:, :2], 2: new_weight[400:, 2:]}
-    first_rank = [Chunk("model.w", (1100, 6), (0, 0), new_weight[:400], False)]
-    first_sums = [Chunk("w", (2200,), (0,), new_sums[:400], False)]
-    other_rank = [Chunk("model.w", (1100, 6), (400, first), part, False) for first, part in columns.items()]
-    other_sums = [Chunk("w", (2200,), (first,), new_sums[first : first + 700], False) for first in (400, 1500)]
+    first_rank = [TensorShard("model.w", (1100, 6), (0, 0), new_weight[:400], False)]
+    first_sums = [TensorShard("w", (2200,), (0,), new_sums[:400], False)]
+    other_rank = [TensorShard("model.w", (1100, 6), (400, first), part, False) for first, part in columns.items()]
+    other_sums = [TensorShard("w", (2200,), (first,), new_sums[first : first + 700], False) for first in (400, 1500)]
     with Watched(tmp_path) as stored:
         inherit_table(stored, first_rank, first_sums, origins, block_rows)
         inherit_table(stored, other_rank, other_sums, origins, block_rows)

@@ -1,8 +1,8 @@
-"""The checkpoints of a run: folders `checkpoints/step-*`, each complete or absent, and what tells that one is whole.
+"""The checkpoints of a run: folders `checkpoints/step-*`. Each is complete or absent, and its checksums prove it.
 
-A checkpoint holds the tensors of the model and of the optimisers, a file from each rank; `progress.json`, which says
-where in the run it was taken; and `SHA256SUMS` of all these, in the format of `sha256sum -c`. No file of it can execute
-anything when it is read. What is being written or deleted has a name that begins with a dot.
+A checkpoint holds the tensors of the model and of the optimisers, one file from each rank; `progress.json`, which says
+where in the run it was taken; and `SHA256SUMS` of all of these, in the format of `sha256sum -c`. Reading a checkpoint
+cannot execute anything. A folder that is being written or deleted has a name that begins with a dot.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from pipeline.atomic import replace_file
 from pipeline.errors import StrataError
 from pipeline.storage import flush_folder
 from pipeline.training.processes import Rank
-from pipeline.training.saving.chunks import SUFFIX
+from pipeline.training.saving.tensor_files import SUFFIX
 
 PROGRESS = "progress.json"
 SUMS = "SHA256SUMS"
@@ -28,8 +28,8 @@ NAME = re.compile(r"step-(\d{8,})")
 class Progress(BaseModel):
     """Where a run stands: `step` steps are done, of which `epoch_step` in the current epoch.
 
-    This is all there is to the position in the data and to the random states: the order of the rows is a function of
-    seed and epoch, and every step begins with generators seeded by seed, step and rank (`Loop._step`).
+    The position in the data and the random states follow from these numbers: the order of the rows is a function of
+    seed and epoch, and every step seeds its generators by seed, step and rank (`Loop._step`).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,9 +49,9 @@ class Progress(BaseModel):
     skipped: int = 0
     """Steps that changed nothing because their loss or gradient was not finite."""
     skipped_in_a_row: int = 0
-    """How many of them came last, with no other step between them or after."""
+    """How many of the last steps were skipped in a row."""
     valid_loss: float | None = None
-    """Of this very step, if it was validated."""
+    """The loss of the validation at this step, if there was one."""
     best_loss: float | None = None
     validations_without_gain: int = 0
 
@@ -61,7 +61,7 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 
 def complete_checkpoints(run: Path) -> list[Path]:
-    """The run's checkpoints, oldest first; half-written ones have another name and are not among them."""
+    """The run's checkpoints, oldest first. Half-written ones have other names and are left out."""
     found = {int(name[1]): path for path in (run / "checkpoints").glob("*") if (name := NAME.fullmatch(path.name))}
     return [found[step] for step in sorted(found)]
 
@@ -103,7 +103,7 @@ def check(checkpoint: Path) -> None:
 
 
 def check_together(checkpoint: Path, rank: Rank) -> None:
-    """The same by all ranks, each of which looks at a share of the files."""
+    """The same check by all ranks together, each of a share of the files."""
     if reason := _damage_together(checkpoint, rank):
         raise _damaged(checkpoint, reason)
 
@@ -115,7 +115,7 @@ def _damage_together(checkpoint: Path, rank: Rank) -> str | None:
 
 
 def damage(checkpoint: Path, rank: int = 0, ranks: int = 1) -> str | None:
-    """What is wrong with this rank's share of the files, the others looking at theirs; None if nothing is."""
+    """What is wrong with a rank's share of the files; None if nothing is."""
     sums = _sums(checkpoint)
     names = sorted({PROGRESS, *sums, *(path.name for path in checkpoint.glob(f"*{SUFFIX}"))})
     return next((reason for name in names[rank::ranks] if (reason := _damage(checkpoint, name, sums))), None)
@@ -131,7 +131,7 @@ def _damage(checkpoint: Path, name: str, sums: dict[str, str]) -> str | None:
 
 
 def _sums(checkpoint: Path) -> dict[str, str]:
-    """Digests by file. A damaged line names another file, or none: either way some file is not what it says."""
+    """Digests by file. A damaged line names another file or none, so that some file fails its check either way."""
     path = checkpoint / SUMS
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     return {name or SUMS: digest for digest, _, name in (line.partition("  ") for line in lines)}
@@ -148,21 +148,21 @@ def _damaged(checkpoint: Path, reason: str) -> StrataError:
 def newest_sound(run: Path, rank: Rank) -> tuple[Path | None, dict[Path, str]]:
     """The newest checkpoint that is not damaged, or None if the run has none; and what is wrong with newer ones.
 
-    Every rank calls it, checks a share of the files, and gets the same answer.
-    Raises StrataError if there are checkpoints, and all are damaged.
+    Every rank calls it, checks a share of the files, and gets the same answer. Raises StrataError if the run has
+    checkpoints and all are damaged.
     """
-    seen = [complete_checkpoints(run)]
-    dist.broadcast_object_list(seen)
+    of_first_rank = [complete_checkpoints(run)]
+    dist.broadcast_object_list(of_first_rank)
     damaged: dict[Path, str] = {}
-    for checkpoint in reversed(seen[0]):
+    for checkpoint in reversed(of_first_rank[0]):
         reason = _damage_together(checkpoint, rank)
         if not reason:
             return checkpoint, damaged
         damaged[checkpoint] = reason
     if damaged:
-        all_of_them = ", ".join(f"{path.name}: {reason}" for path, reason in damaged.items())
+        reasons = ", ".join(f"{path.name}: {reason}" for path, reason in damaged.items())
         raise StrataError(
-            f"all checkpoints are damaged ({all_of_them})",
+            f"all checkpoints are damaged ({reasons})",
             where=run,
             fix="restore one from a copy, or train again with another --out",
         )
@@ -170,7 +170,7 @@ def newest_sound(run: Path, rank: Rank) -> tuple[Path | None, dict[Path, str]]:
 
 
 def sweep(run: Path, damaged: dict[Path, str]) -> None:
-    """Clears away what killed processes left behind, and renames damaged checkpoints, so that none is met again."""
+    """Deletes what killed processes left behind, and renames damaged checkpoints so that no later run tries them."""
     for path in (run / "checkpoints").glob(".step-*"):
         shutil.rmtree(path)
     for path in damaged:
@@ -179,10 +179,10 @@ def sweep(run: Path, damaged: dict[Path, str]) -> None:
         path.rename(aside)
 
 
-def seal(aside: Path, run: Path, progress: Progress, digests: dict[str, str], keep: int) -> None:
-    """Completes a folder that holds all ranks' tensors, and only then deletes what is no longer to be kept.
+def commit(aside: Path, run: Path, progress: Progress, digests: dict[str, str], keep: int) -> None:
+    """Makes a checkpoint of the folder `aside`, which holds all ranks' tensors; then deletes old checkpoints.
 
-    Kept are the newest `keep` checkpoints and the best. Raises StrataError or OSError if the disk is full.
+    The newest `keep` checkpoints and the best are kept. Raises StrataError or OSError if the disk is full.
     """
     content = progress.model_dump_json(indent=1).encode()
     replace_file(aside / PROGRESS, content)
@@ -192,21 +192,21 @@ def seal(aside: Path, run: Path, progress: Progress, digests: dict[str, str], ke
     if target.exists():
         _delete(target)
     aside.rename(target)
-    for folder in (target.parent, run):  # the new one must survive a power cut before an old one goes
+    for folder in (target.parent, run):  # the new one must survive a power cut before an old one is deleted
         flush_folder(str(folder))
     for path in _superfluous(run, keep):
         _delete(path)
 
 
 def _superfluous(run: Path, keep: int) -> list[Path]:
-    """All but the newest and the best; one of unknown progress stays, because it may be the best."""
+    """All but the newest and the best. One whose progress cannot be read stays: it may be the best."""
     found = complete_checkpoints(run)
     known = {path: read_progress(path) for path in found if not _damage(path, PROGRESS, _sums(path))}
     return [path for path in found[:-keep] if path in known and path != _best(known)]
 
 
 def _delete(checkpoint: Path) -> None:
-    """Renamed first: a checkpoint that is half deleted must not look like one."""
+    """Renames the folder first: a half-deleted checkpoint must not look like a complete one."""
     aside = checkpoint.with_name(f".{checkpoint.name}.old")
     shutil.rmtree(aside, ignore_errors=True)
     os.rename(checkpoint, aside)

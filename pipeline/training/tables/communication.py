@@ -1,4 +1,4 @@
-"""Embeddings and their gradients in less than fp32 on the way between ranks."""
+"""Codecs that send embeddings and their gradients between ranks in less than fp32."""
 
 import torch
 from fbgemm_gpu.quantize_comm import QuantizationContext, QuantizedCommCodec
@@ -7,13 +7,13 @@ from torch import Tensor
 from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
 from torchrec.distributed.types import QuantizedCommCodecs
 
-from pipeline.training.tables.config import Precision
+from pipeline.training.tables.config import TablePrecision
 
 
 class ScaledCodec(QuantizedCommCodec):
-    """fp16 for gradients, scaled up on the way: being of a mean over many rows, they would become zero.
+    """Sends gradients in fp16, scaled up: each is a share of a mean over many rows, and would be rounded to zero.
 
-    FBGEMM's own scale does not help, because it is taken off again before the numbers are fp32.
+    FBGEMM's own scale does not help: it is taken off again while the numbers are still fp16.
     """
 
     def __init__(self, scale: float) -> None:
@@ -29,8 +29,8 @@ class ScaledCodec(QuantizedCommCodec):
         return decoded
 
 
-def codecs(precision: Precision, device: str, rows: int) -> dict[str, QuantizedCommCodecs] | None:
-    """By collective operation, for a sharder; None is fp32. `rows` are those of a rank's batch."""
+def codecs(precision: TablePrecision, device: str, rows: int) -> dict[str, QuantizedCommCodecs] | None:
+    """The codecs of a sharder, by collective operation; None for fp32. `rows` is the size of a rank's batch."""
     kind = CommType(precision)
     made = get_qcomm_codecs_registry(QCommsConfig(kind, kind), device=torch.device(device))
     if made and kind == CommType.FP16:

@@ -1,4 +1,4 @@
-"""What a run can be told about its embedding tables, and what of it this machine cannot do."""
+"""The settings of the embedding tables, and the check that this machine can do what they ask."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from pipeline.errors import StrataError
 
 Sharding = Literal["table_wise", "row_wise", "table_row_wise", "column_wise", "data_parallel"]
 Kernel = Literal["fused", "fused_uvm_caching", "fused_uvm"]
-Precision = Literal["fp32", "bf16", "fp16"]
+TablePrecision = Literal["fp32", "bf16", "fp16"]
 ADAGRAD_EPS = 1e-8
 
 
@@ -25,7 +25,7 @@ class TablesConfig(BaseModel):
     """Of row-wise Adagrad, before warm-up and decay."""
     init_std: float = Field(default=0.05, ge=0)
     """Standard deviation of the normal distribution that fills the tables at the start."""
-    weights: Precision = "fp32"
+    weights: TablePrecision = "fp32"
     """Of the tables in memory; a CPU has no bf16. Updates are computed in fp32 and rounded: at random on CUDA, which
     keeps their mean, to the nearest on a CPU, which loses the smallest. Replicated tables stay fp32, and with less than
     fp32 the planner replicates none by itself."""
@@ -46,7 +46,7 @@ class TablesConfig(BaseModel):
     """Tables whose kernel is fixed, as in `--tables.kernel-overrides video fused_uvm_caching`."""
     cache_load_factor: float = Field(default=0.2, gt=0, lt=1)
     """Share of a table's rows that the cache of fused_uvm_caching holds."""
-    communication: Precision = "fp32"
+    communication: TablePrecision = "fp32"
     """Of embeddings and their gradients on the way between ranks; a CPU has no bf16. The gradients of the dense part
     and of replicated tables stay fp32."""
 
@@ -55,21 +55,21 @@ class TablesConfig(BaseModel):
         kinds: Sequence[str] = [self.overrides[table]] if table in self.overrides else self.sharding
         if set(kinds) != {"data_parallel"} and (self.weights != "fp32" or "fused" not in self.kernels_of(table)):
             kinds = [kind for kind in kinds if kind != "data_parallel"]
-        # On one rank the rows of a table stay together, which the planner knows as table-wise only.
-        whole = ("row_wise", "table_row_wise") if ranks == 1 else ()
-        return list(dict.fromkeys("table_wise" if kind in whole else kind for kind in kinds))
+        if ranks == 1:  # the rows of a table stay together, and the planner calls that table_wise
+            kinds = ["table_wise" if kind in ("row_wise", "table_row_wise") else kind for kind in kinds]
+        return list(dict.fromkeys(kinds))
 
     def kernels_of(self, table: str) -> list[str]:
         """The kernels that the planner may use for a table, unless it is replicated."""
         return [self.kernel_overrides[table]] if table in self.kernel_overrides else list(self.kernels)
 
-    def precision(self, table: str) -> Precision:
-        """Of the weights of a table."""
+    def precision(self, table: str) -> TablePrecision:
+        """The precision of a table's weights."""
         return "fp32" if self.kinds(table, ranks=1) == ["data_parallel"] else self.weights
 
 
 def with_precision(tables: EmbeddingBagCollection, config: TablesConfig) -> EmbeddingBagCollection:
-    """The same tables, on the same device, with the weights that the configuration wants."""
+    """The same tables, on the same device, with weights in the precision that the configuration asks for."""
     wanted = {table.name: DataType(config.precision(table.name).upper()) for table in tables.embedding_bag_configs()}
     return EmbeddingBagCollection(
         tables=[replace(table, data_type=wanted[table.name]) for table in tables.embedding_bag_configs()],
@@ -88,7 +88,7 @@ def check_tables(config: TablesConfig, tables: Sequence[str], device: str) -> No
     for table in tables:
         if config.kinds(table, ranks=1) == ["data_parallel"] and config.kernel_overrides.get(table, "fused") != "fused":
             raise StrataError(
-                f"a replicated table is on the device, `{table}` too",
+                f"`{table}` is replicated, and a replicated table has no kernel but fused",
                 where="--tables.kernel-overrides",
                 fix="shard it in another way, or give it no kernel",
             )

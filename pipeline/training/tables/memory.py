@@ -1,4 +1,4 @@
-"""How much memory there is for a rank, and how much of it the dense part of a model and copies of tensors take."""
+"""Memory in bytes: what the machine has left, and what the dense network and copies for checkpoints take."""
 
 import copy
 from pathlib import Path, PurePosixPath
@@ -9,8 +9,8 @@ from torch import Tensor
 from models.ranker import Network
 
 COPIES = 4  # of a dense parameter: itself, its gradient, and Adam's two moments
-# Of a control group, by the name of its hierarchy in /proc/self/cgroup ("" is version 2): where it is mounted, and its
-# files with the limit, the use, and the part of the use that is file cache, which gives way.
+# Control groups by the name of their hierarchy in /proc/self/cgroup ("" is version 2). Each has the folder where it is
+# mounted, the files with its limit and its use, and the name of the file cache in its use, which the kernel gives up.
 GROUPS = {
     "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -18,7 +18,7 @@ GROUPS = {
 
 
 def host_memory(root: Path = Path("/")) -> int:
-    """Bytes that processes on this machine may still take: those that are free, or those that its container is left."""
+    """Bytes that processes may still take: what is free on the machine, or less if a container has less left."""
     free = _values(root / "proc/meminfo")["MemAvailable:"] * 1024
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, hierarchy, group = line.split(":", 2)
@@ -26,7 +26,7 @@ def host_memory(root: Path = Path("/")) -> int:
             continue
         mount, limit, use, cache = GROUPS[hierarchy]
         path = PurePosixPath(group).relative_to("/")
-        for inside in (path, *path.parents):  # a group is bound by those around it, too
+        for inside in (path, *path.parents):  # the limits of the groups around it bind a group, too
             place = root / mount / inside
             if (place / limit).is_file() and (most := (place / limit).read_text().strip()) != "max":
                 left = int(most) - int((place / use).read_text()) + _values(place / "memory.stat").get(cache, 0)
@@ -35,22 +35,22 @@ def host_memory(root: Path = Path("/")) -> int:
 
 
 def _values(path: Path) -> dict[str, int]:
-    """The lines `name number` or `name number kB` of a file."""
+    """The numbers by name in a file of lines `name number` or `name number kB`."""
     words = (line.split() for line in path.read_text().splitlines())
     return {name: int(number) for name, number, *_ in words}
 
 
 def copy_memory(size: int, device: str) -> int:
-    """Bytes of the machine's memory that a copy of a tensor of `size` bytes takes, from which checkpoints are written.
+    """Bytes of the machine's memory for a copy of a tensor of `size` bytes; checkpoints are written from copies.
 
-    Copies of what is on a CUDA device are pinned, which PyTorch gives out by powers of two
+    Copies of tensors on a CUDA device are in pinned memory, which PyTorch allocates by powers of two
     (https://docs.pytorch.org/docs/main/generated/torch.cuda.memory.host_memory_stats.html).
     """
     return 1 << (size - 1).bit_length() if size and device == "cuda" else size
 
 
 def dense_copies(network: Network, device: str) -> int:
-    """Bytes of the machine's memory for copies of the dense network: each parameter, and Adam's moments and step."""
+    """Bytes of the machine's memory for copies of the dense network: its parameters, Adam's moments and steps."""
     step = copy_memory(4, device)
     return sum(3 * copy_memory(p.nbytes, device) + step for p in network.parameters())
 
@@ -58,18 +58,18 @@ def dense_copies(network: Network, device: str) -> int:
 def dense_memory(network: Network, rows: int) -> int:
     """Bytes of the dense network in a training step of `rows` rows, in fp32.
 
-    Its parameters, their gradients and the state of Adam; and what the forward pass keeps for the backward pass, which
-    is counted in a forward pass on the device "meta", where nothing is computed.
+    They are its parameters, their gradients, the state of Adam, and the activations that the forward pass keeps for
+    the backward pass. The activations are counted in a forward pass on the device "meta", which computes nothing.
     """
     dense = copy.deepcopy(network).to("meta")
-    parameters = {p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in dense.parameters()}
-    kept: dict[int, int] = {}
+    parameters = {parameter.untyped_storage() for parameter in dense.parameters()}
+    kept: set[torch.UntypedStorage] = set()
 
     def note(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        kept.add(tensor.untyped_storage())  # views of one tensor have the same storage, which counts once
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        outputs = dense(torch.empty(rows, network.d_in, device="meta", requires_grad=True))  # holds all that is kept
-    activations = sum(size for storage, size in kept.items() if storage not in parameters)
-    return COPIES * sum(parameters.values()) + activations + int(outputs.nbytes)
+        outputs = dense(torch.empty(rows, network.d_in, device="meta", requires_grad=True))
+    activations = sum(storage.nbytes() for storage in kept - parameters)
+    return COPIES * sum(storage.nbytes() for storage in parameters) + activations + int(outputs.nbytes)

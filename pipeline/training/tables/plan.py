@@ -1,4 +1,4 @@
-"""The sharding plan: what TorchRec's planner chooses for each table within the memory that there is."""
+"""The sharding plan: what TorchRec's planner chooses for each table within the memory of the ranks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,46 +28,48 @@ from pipeline.training.tables.config import (
     check_tables,
     with_precision,
 )
-from pipeline.training.tables.plan_text import explain, no_room
-from pipeline.training.tables.setting import Setting, measure
+from pipeline.training.tables.plan_inputs import PlanInputs, measure_plan_inputs
+from pipeline.training.tables.plan_text import describe_plan, no_room
 from pipeline.training.tables.shard_memory import StorageEstimator
 
 
 @dataclass(frozen=True)
 class TablePlan:
-    """What the planner chose, and that in words."""
+    """The planner's choice, also in words."""
 
     sharding: ShardingPlan
     rows: int
-    """Of a rank's batch."""
+    """Rows of a rank's batch."""
     text: str
+    """Where each table goes, what it takes there, and why."""
 
 
 def plan_together(
     ranker: Ranker, spec: Spec, samples: Path, config: TablesConfig, batch_size: int, rank: Rank
 ) -> TablePlan:
-    """The plan of the first rank, for all of them; every rank calls it, with a model whose tables are on "meta".
+    """The plan of the first rank, for all ranks. Every rank calls it, with a model whose tables are on "meta".
 
     `batch_size` is that of all ranks together. The tables of `ranker` get their precision and their optimiser. Raises
-    StrataError, on every rank, if the configuration asks for what cannot be, or does not fit into memory.
+    StrataError, on every rank, if the device cannot do what the configuration asks, or the model does not fit.
     """
     prepare(ranker, config, rank.device.type)
-    outcome: list[TablePlan | StrataError | None] = [None]
+    of_first_rank: list[TablePlan | StrataError | None] = [None]
     if rank.first:
         try:
-            outcome = [make_plan(ranker, config, measure(ranker, spec, samples, batch_size, rank))]
+            inputs = measure_plan_inputs(ranker, spec, samples, batch_size, rank)
+            of_first_rank = [make_plan(ranker, config, inputs)]
         except StrataError as error:
-            outcome = [error]
-    dist.broadcast_object_list(outcome, src=0)
-    (made,) = outcome
-    if isinstance(made, StrataError):
-        raise made
-    assert made is not None
-    return made
+            of_first_rank = [error]
+    dist.broadcast_object_list(of_first_rank, src=0)
+    (plan,) = of_first_rank
+    if isinstance(plan, StrataError):
+        raise plan
+    assert plan is not None
+    return plan
 
 
 def prepare(ranker: Ranker, config: TablesConfig, device: str) -> None:
-    """Gives the tables their precision and their optimiser, which the planner counts and TorchRec fuses."""
+    """Gives the tables their precision and their optimiser. The planner needs both to count memory."""
     names = [table.name for table in ranker.embeddings.tables.embedding_bag_configs()]
     check_tables(config, names, device)
     ranker.embeddings.tables = with_precision(ranker.embeddings.tables, config)
@@ -75,67 +77,68 @@ def prepare(ranker: Ranker, config: TablesConfig, device: str) -> None:
     apply_optimizer_in_backward(RowWiseAdagrad, ranker.embeddings.tables.parameters(), adagrad)
 
 
-def make_plan(ranker: Ranker, config: TablesConfig, setting: Setting) -> TablePlan:
-    """The plan for prepared tables; neither ranks nor a device need be there. Raises StrataError if they do not fit."""
-    constraints = _constraints(ranker, config, setting)
+def make_plan(ranker: Ranker, config: TablesConfig, inputs: PlanInputs) -> TablePlan:
+    """The plan for prepared tables. It needs neither the ranks nor their device. Raises StrataError if none fits."""
+    constraints = _constraints(ranker, config, inputs)
     topology = Topology(
-        world_size=setting.ranks,
-        local_world_size=setting.ranks_here,
-        compute_device=setting.device,
+        world_size=inputs.ranks,
+        local_world_size=inputs.ranks_here,
+        compute_device=inputs.device,
     )
     for rank, device in enumerate(topology.devices):
-        device.storage = setting.room(rank)
+        device.storage = inputs.room(rank)
     estimators = [EmbeddingPerfEstimator(topology, constraints), StorageEstimator(topology, constraints)]
-    enumerator = EmbeddingEnumerator(topology, setting.rows, constraints, estimators)
-    chosen = _Chosen()
+    enumerator = EmbeddingEnumerator(topology, inputs.rows, constraints, estimators)
+    chosen = _ChosenOptions()
     planner = EmbeddingShardingPlanner(
         topology=topology,
-        batch_size=setting.rows,
+        batch_size=inputs.rows,
         enumerator=enumerator,
-        storage_reservation=FixedPercentageStorageReservation(0),  # taken off already
+        storage_reservation=FixedPercentageStorageReservation(0),  # `inputs.room` keeps memory free already
         stats=chosen,
         constraints=constraints,
     )
-    sharders = [sharder(config, setting.device, setting.rows)]
+    sharders = [sharder(config, inputs.device, inputs.rows)]
     options = enumerator.enumerate(ranker, sharders)
-    if setting.room(rank=0).ddr < 0:  # the planner would but leave the first rank without tables
-        raise no_room(options, config, setting)
+    # The planner would accept this plan: it gives no table to a rank that has no room.
+    if inputs.room(rank=0).ddr < 0:
+        raise no_room(options, config, inputs)
     try:
         sharding = planner.plan(ranker, sharders)
     except PlannerError:
-        raise no_room(options, config, setting) from None
-    return TablePlan(sharding, setting.rows, explain(chosen.options, options, config, setting))
+        raise no_room(options, config, inputs) from None
+    return TablePlan(sharding, inputs.rows, describe_plan(chosen.options, options, config, inputs))
 
 
 class Sharder(EmbeddingBagCollectionSharder):
-    """TorchRec's own, which leaves sharding by rows out of what it offers on a CPU, where it works as well."""
+    """TorchRec's sharder, which does not offer sharding by rows on a CPU, although it works there."""
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
         return list(get_args(Sharding))
 
 
 def sharder(config: TablesConfig, device: str, rows: int) -> Sharder:
-    """What divides the tables, for batches of `rows` rows on a rank."""
+    """The sharder of the tables, for batches of `rows` rows on a rank."""
     return Sharder(qcomm_codecs_registry=codecs(config.communication, device, rows))
 
 
-def _constraints(ranker: Ranker, config: TablesConfig, setting: Setting) -> dict[str, ParameterConstraints]:
+def _constraints(ranker: Ranker, config: TablesConfig, inputs: PlanInputs) -> dict[str, ParameterConstraints]:
     return {
         table.name: ParameterConstraints(
-            sharding_types=config.kinds(table.name, setting.ranks),
+            sharding_types=config.kinds(table.name, inputs.ranks),
             compute_kernels=[*config.kernels_of(table.name), "dense"],  # dense is that of replicated tables
             min_partition=config.column_width,
-            # Of a bag that is nearly always empty, too, a little has to be counted.
-            pooling_factors=[max(0.01, setting.lengths.get(feature, 1.0)) for feature in table.feature_names],
-            cache_params=CacheParams(load_factor=config.cache_load_factor) if setting.device == "cuda" else None,
+            # A bag that is nearly always empty must count a little, too.
+            pooling_factors=[max(0.01, inputs.lengths.get(feature, 1.0)) for feature in table.feature_names],
+            cache_params=CacheParams(load_factor=config.cache_load_factor) if inputs.device == "cuda" else None,
             output_dtype=DataType.FP32,
         )
         for table in ranker.embeddings.tables.embedding_bag_configs()
     }
 
 
-class _Chosen(Stats):
-    """Is told by the planner what it has chosen."""
+class _ChosenOptions(Stats):
+    """Receives from the planner the options that it has chosen."""
 
     options: list[ShardingOption]
 

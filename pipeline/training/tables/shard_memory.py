@@ -1,9 +1,9 @@
-"""What a shard of an embedding table takes, as TorchRec's planner estimates it, and put right where it is wrong."""
+"""The memory that a shard of an embedding table takes: TorchRec's estimate, corrected where it is wrong."""
 
 from typing import Any
 
 from torchrec.distributed.planner.shard_estimators import EmbeddingStorageEstimator
-from torchrec.distributed.planner.types import Shard, ShardingOption, Storage
+from torchrec.distributed.planner.types import ParameterConstraints, Shard, ShardingOption, Storage, Topology
 
 from pipeline.training.tables.memory import copy_memory
 
@@ -14,9 +14,9 @@ def weight_bytes(option: ShardingOption, shard: Shard) -> int:
 
 
 def state_bytes(option: ShardingOption, shard: Shard) -> int:
-    """Of row-wise Adagrad, which has a number of 4 bytes for each row of each shard.
+    """Bytes of the state of row-wise Adagrad: 4 for each row of each shard.
 
-    For a replicated table there is its gradient as well, as large as the table, and the gradient's squares.
+    A replicated table also has a gradient as large as the table, and the gradient's squares.
     """
     dense = 2 * weight_bytes(option, shard) if option.sharding_type == "data_parallel" else 0
     return sum_bytes(shard) + dense
@@ -27,9 +27,9 @@ def sum_bytes(shard: Shard) -> int:
 
 
 def copy_bytes(option: ShardingOption, shard: Shard, device: str) -> int:
-    """Of the copies in the machine's memory from which checkpoints are written: of weights and sums.
+    """Bytes of the machine's memory for the copies of weights and sums from which checkpoints are written.
 
-    Of a replicated table the first rank alone has them, which gets the first shard.
+    Of a replicated table only the first rank has copies, and it gets the first shard.
     """
     if option.sharding_type == "data_parallel" and shard is not option.shards[0]:
         return 0
@@ -37,11 +37,15 @@ def copy_bytes(option: ShardingOption, shard: Shard, device: str) -> int:
 
 
 class StorageEstimator(EmbeddingStorageEstimator):
-    """TorchRec's own, put right about the state of row-wise Adagrad, and with the copies for checkpoints.
+    """TorchRec's estimator, with the right size of Adagrad's state, and with the copies for checkpoints.
 
-    It takes that state to be as precise as the weights and one number per row, and forgets a replicated table's
-    gradient.
+    TorchRec counts one number per row in the precision of the weights, and leaves out the gradient of a replicated
+    table.
     """
+
+    def __init__(self, topology: Topology, constraints: dict[str, ParameterConstraints]) -> None:
+        super().__init__(topology, constraints)
+        self._device = topology.compute_device
 
     def estimate(self, sharding_options: list[ShardingOption], sharder_data_map: Any) -> None:
         super().estimate(sharding_options, sharder_data_map)
@@ -49,6 +53,6 @@ class StorageEstimator(EmbeddingStorageEstimator):
             for shard in option.shards:
                 counted = -(-weight_bytes(option, shard) // option.tensor.shape[1])
                 missing = state_bytes(option, shard) - counted
-                # On a CPU all is in `ddr`, on CUDA the tables of the uvm kernels are.
+                # `ddr` is the machine's memory. On a CPU all tables are there, on CUDA those of the uvm kernels.
                 shard.storage += Storage(hbm=0, ddr=missing) if shard.storage.ddr else Storage(hbm=missing, ddr=0)
-                shard.storage += Storage(hbm=0, ddr=copy_bytes(option, shard, self._topology.compute_device))
+                shard.storage += Storage(hbm=0, ddr=copy_bytes(option, shard, self._device))

@@ -1,30 +1,30 @@
-"""Spreads the embedding tables over the ranks, and fills them with the same numbers whatever the plan."""
+"""Spreads the embedding tables over the ranks, and fills them with the same numbers under any plan."""
 
 import warnings
 
 import torch
 from torch import Tensor
-from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torchrec import EmbeddingBagConfig
 from torchrec.distributed import DistributedModelParallel
 
 from models.ranker import Ranker, table_weight
+from pipeline.training.private_apis import ShardedTensor
 from pipeline.training.processes import Rank
 from pipeline.training.tables.config import TablesConfig
 from pipeline.training.tables.plan import TablePlan, sharder
 
-ROWS_PER_DRAW = 8192  # rows filled by one random generator: the granularity at which shards agree
+ROWS_PER_DRAW = 8192  # rows that one random generator fills, so that any shard can draw its own rows
 
 
 def shard(ranker: Ranker, plan: TablePlan, config: TablesConfig, rank: Rank, seed: int) -> DistributedModelParallel:
-    """The model with its tables sharded as planned; the dense part is replicated.
+    """The model with its tables sharded as planned and its dense part replicated.
 
-    Sharded tables are updated by row-wise Adagrad within the backward pass. The tables of `ranker.embeddings` may
-    be on the device "meta"; they are filled here, from `seed` alone.
+    Row-wise Adagrad updates sharded tables inside the backward pass. The tables of `ranker.embeddings` may be on the
+    device "meta": they are filled here, from `seed` alone.
     """
     tables = ranker.embeddings.tables.embedding_bag_configs()  # before they are replaced by sharded ones
     sharders = [sharder(config, rank.device.type, plan.rows)]
-    ranker.network.to(rank.device)  # else DDP would do it, of which only replicated tables are in need
+    ranker.network.to(rank.device)  # DDP would do it, but only replicated tables need DDP
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TorchRec passes DDP an argument that torch 2.13 renamed
         model = DistributedModelParallel(
@@ -35,7 +35,7 @@ def shard(ranker: Ranker, plan: TablePlan, config: TablesConfig, rank: Rank, see
 
 
 def _fill_tables(model: DistributedModelParallel, tables: list[EmbeddingBagConfig], std: float, seed: int) -> None:
-    """Normal(0, std), drawn per table in blocks of rows: a shard draws the blocks that it overlaps."""
+    """Draws each table from Normal(0, std) in blocks of rows. A shard draws the blocks that it overlaps."""
     state = model.state_dict()
     for index, table in enumerate(tables):
         weight = state[table_weight(table.name)]
@@ -47,7 +47,7 @@ def _fill_tables(model: DistributedModelParallel, tables: list[EmbeddingBagConfi
 
 
 def _fill(shard: Tensor, offsets: list[int], dim: int, std: float, key: list[int]) -> None:
-    """Fills a part of a table of `dim` columns: `shard` has its rows and columns from `offsets` on."""
+    """Fills the shard of a table of `dim` columns that begins at row and column `offsets`."""
     first_row, first_column = offsets
     end, end_column = first_row + len(shard), first_column + shard.shape[1]
     for block in range(first_row // ROWS_PER_DRAW, -(-end // ROWS_PER_DRAW)):

@@ -17,8 +17,8 @@ from pipeline.training.saving.checkpoints import (
     read_progress,
     sweep,
 )
-from pipeline.training.saving.chunks import load_state
 from pipeline.training.saving.saver import Saver
+from pipeline.training.saving.tensor_files import load_state
 
 Save = Callable[..., Path]
 

@@ -57,9 +57,9 @@ def test_if_one_rank_cannot_write_all_end_at_once_with_one_line(
     words = arguments(run, "--checkpoints.every 3 --tables.overrides user row_wise")
     launched = launch(2, [words], file_sizes=(0, 300_000))
     assert launched.wait() == [2, 2], launched.output()
-    (said,) = (line for line in launched.output().splitlines() if line.startswith("error: "))
-    assert said.startswith(f"error: {run}/checkpoints/step-00000003: cannot be written (rank 1: ")
-    assert "File too large" in said
+    (error,) = (line for line in launched.output().splitlines() if line.startswith("error: "))
+    assert error.startswith(f"error: {run}/checkpoints/step-00000003: cannot be written (rank 1: ")
+    assert "File too large" in error
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] <= 6
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["vocabularies"]

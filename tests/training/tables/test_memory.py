@@ -11,7 +11,7 @@ from models.ranker import Ranker
 from pipeline.columns import feature_column
 from pipeline.manifest import Manifest
 from pipeline.training.tables.memory import copy_memory, dense_copies, dense_memory, host_memory
-from pipeline.training.tables.setting import mean_lengths
+from pipeline.training.tables.plan_inputs import mean_lengths
 
 MB = 2**20
 

@@ -13,10 +13,10 @@ from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.training.tables.config import TablesConfig
 from pipeline.training.tables.plan import make_plan, prepare, sharder
-from pipeline.training.tables.setting import Setting
+from pipeline.training.tables.plan_inputs import PlanInputs
 
 GB = 10**9
-CUDA = Setting(
+CUDA = PlanInputs(
     device="cuda",
     ranks=4,
     ranks_here=4,
@@ -35,16 +35,16 @@ Plan = Callable[..., tuple[dict[str, ParameterSharding], str]]
 
 @pytest.fixture
 def plan(manifest: Manifest) -> Plan:
-    """`plan(setting, rows={"user": 10**9}, weights="fp16")`: what each table is given, and the text."""
+    """`plan(inputs, rows={"user": 10**9}, weights="fp16")`: what each table is given, and the text."""
 
     def make(
-        setting: Setting, rows: dict[str, int] | None = None, **options: object
+        inputs: PlanInputs, rows: dict[str, int] | None = None, **options: object
     ) -> tuple[dict[str, ParameterSharding], str]:
         config = TablesConfig.model_validate(options)
         sizes = manifest.learned.table_rows | (rows or {})
         ranker = Ranker(manifest.spec, sizes, ModelConfig(), torch.device("meta"))
-        prepare(ranker, config, setting.device)
-        made = make_plan(ranker, config, setting)
+        prepare(ranker, config, inputs.device)
+        made = make_plan(ranker, config, inputs)
         (module,) = made.sharding.plan.values()
         assert isinstance(module, dict)
         assert module.keys() == manifest.spec.tables.keys()
@@ -96,8 +96,8 @@ def test_columns_are_divided_no_narrower_than_said(plan: Plan, manifest: Manifes
         assert [shard.shard_sizes for shard in user.sharding_spec.shards] == [[20_000, 16 // shards]] * shards
 
 
-@pytest.mark.parametrize("setting", [CPU, CUDA], ids=["cpu", "cuda"])
-def test_what_the_planner_counts_is_what_tables_take(plan: Plan, setting: Setting):
+@pytest.mark.parametrize("inputs", [CPU, CUDA], ids=["cpu", "cuda"])
+def test_what_the_planner_counts_is_what_tables_take(plan: Plan, inputs: PlanInputs):
     """100 million rows of 16 numbers and one of Adagrad's; the batch is next to nothing beside them.
 
     The copy has both; on CUDA each is pinned: 6.4 GB take 2^33 bytes, 3.2 GB 2^32, 1.6 GB 2^31, 400 MB 2^29, 100 MB
@@ -105,9 +105,9 @@ def test_what_the_planner_counts_is_what_tables_take(plan: Plan, setting: Settin
     """
 
     def figures(**options: object) -> list[str]:
-        return line(plan(setting, {"user": MANY}, **options)[1], "user")
+        return line(plan(inputs, {"user": MANY}, **options)[1], "user")
 
-    copies = ["6.8", "3.6", "1.7", "3.6"] if setting is CPU else ["9.1", "4.8", "2.3", "4.8"]
+    copies = ["6.8", "3.6", "1.7", "3.6"] if inputs is CPU else ["9.1", "4.8", "2.3", "4.8"]
     whole = figures(overrides={"user": "table_wise"})
     assert whole[1:4] == ["100,000,000", "16", "table_wise"]
     assert whole[6:11] == ["fp32", "6.4", "GB", "400.0", "MB"]
@@ -136,17 +136,17 @@ def test_a_copy_is_in_the_machine_wherever_its_table_is(plan: Plan, kernel: str)
         plan(replace(CUDA, ddr=3 * GB), {"user": MANY}, kernels=[kernel], overrides={"user": "row_wise"})
 
 
-@pytest.mark.parametrize("setting", [CPU, CUDA], ids=["cpu", "cuda"])
-def test_totals_are_those_of_the_tables(plan: Plan, setting: Setting):
+@pytest.mark.parametrize("inputs", [CPU, CUDA], ids=["cpu", "cuda"])
+def test_totals_are_those_of_the_tables(plan: Plan, inputs: PlanInputs):
     """A replicated table has its weights, sums, gradient and the gradient's squares on every rank; one has the copies.
 
     Those are 0.68 GB and the dense part's 0.7; pinned, 2^30 and 2^26 bytes and the dense part's 0.7.
     """
-    _, text = plan(setting, {"user": 10_000_000}, sharding=["data_parallel"])
+    _, text = plan(inputs, {"user": 10_000_000}, sharding=["data_parallel"])
     assert line(text, "user")[7:11] == ["640.0", "MB", "1.3", "GB"]
     ranks = [line for line in text.splitlines() if line.startswith("  rank ")]
     assert len(ranks) == 4
-    for rank, copies in zip(ranks, ["1.4 GB" if setting is CPU else "1.8 GB", "0 B", "0 B", "0 B"], strict=True):
+    for rank, copies in zip(ranks, ["1.4 GB" if inputs is CPU else "1.8 GB", "0 B", "0 B", "0 B"], strict=True):
         assert " 2.0 GB tables + 1.0 GB dense part" in rank  # 3 x 0.64 GB of numbers, 0.04 GB of sums
         assert f" + {copies} copies, of 200.0 GB" in rank
 
@@ -164,42 +164,42 @@ def test_reasons_are_those_of_the_choice(plan: Plan):
     assert why(text, "user") == "nothing else is allowed"
 
 
-@pytest.mark.parametrize("setting", [CPU, CUDA], ids=["cpu", "cuda"])
-def test_tables_that_do_not_fit_are_refused_with_the_numbers(plan: Plan, setting: Setting):
+@pytest.mark.parametrize("inputs", [CPU, CUDA], ids=["cpu", "cuda"])
+def test_tables_that_do_not_fit_are_refused_with_the_numbers(plan: Plan, inputs: PlanInputs):
     """100 billion rows would be 6.4 TB of weights, 0.4 of sums, and their copies; on CUDA, 2^43 and 2^39 bytes."""
     with pytest.raises(StrataError) as caught:
-        plan(setting, {"user": 100_000_000_000})
+        plan(inputs, {"user": 100_000_000_000})
     message = str(caught.value)
-    need, largest = ("13.6 TB", "13.6 TB") if setting is CPU else ("16.2 TB", "16.1 TB")  # 4.7 GB are between them
-    memory = "200.0 GB" if setting is CPU else "20.0 GB on the device and 200.0 GB in the machine"
+    need, largest = ("13.6 TB", "13.6 TB") if inputs is CPU else ("16.2 TB", "16.1 TB")  # 4.7 GB are between them
+    memory = "200.0 GB" if inputs is CPU else "20.0 GB on the device and 200.0 GB in the machine"
     assert message.startswith(
-        f"--tables: do not fit: at least {need} needed for 4 ranks on {setting.device} together, with copies for "
+        f"--tables: do not fit: at least {need} needed for 4 ranks on {inputs.device} together, with copies for "
         f"checkpoints (largest table `user` {largest}, dense part 1.0 GB on each), where each has {memory}, of which "
         "10% is kept free; use more ranks or smaller tables"
     )
-    assert ("--tables.weights fp16" in message) == (setting is CPU)
+    assert ("--tables.weights fp16" in message) == (inputs is CPU)
 
 
 def test_a_dense_part_that_does_not_fit_is_refused(plan: Plan):
     with pytest.raises(StrataError, match=r"dense part 150\.0 GB on each\), where each has 100\.0 GB"):
         plan(replace(CPU, ddr=100 * GB, dense=150 * GB))
-    # On the first rank alone, beside tables that the other ranks could hold.
+    # On the first rank one_rank, beside tables that the other ranks could hold.
     with pytest.raises(StrataError, match=r"dense part 50\.0 GB on each\), where each has 100\.0 GB"):
         plan(replace(CPU, ddr=100 * GB, dense=50 * GB, dense_copies=50 * GB), sharding=["table_wise"])
 
 
 def test_room_is_kept_free(plan: Plan):
     """200 GB on one rank are 180 for the tables, 1 for the dense part, and 0.7 for its copies."""
-    alone = replace(CPU, ranks=1, ranks_here=1)
+    one_rank = replace(CPU, ranks=1, ranks_here=1)
     megabyte = 10**6 // (2 * 68)  # rows of 16 numbers and one of Adagrad's, with a copy of all
-    plan(alone, {"user": 178_000 * megabyte})
+    plan(one_rank, {"user": 178_000 * megabyte})
     with pytest.raises(StrataError, match="1 rank on cpu"):
-        plan(alone, {"user": 178_700 * megabyte})
+        plan(one_rank, {"user": 178_700 * megabyte})
 
 
 def test_with_less_precise_weights_only_overrides_replicate(plan: Plan):
-    chosen, text = plan(CPU, weights="fp16", overrides={"page": "data_parallel"})
-    assert [name for name, table in chosen.items() if table.sharding_type == "data_parallel"] == ["page"]
+    tables, text = plan(CPU, weights="fp16", overrides={"page": "data_parallel"})
+    assert [name for name, table in tables.items() if table.sharding_type == "data_parallel"] == ["page"]
     assert line(text, "page")[6] == "fp32"
     assert line(text, "hour")[6] == "fp16"
     precise, _ = plan(CPU)

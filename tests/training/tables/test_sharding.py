@@ -13,11 +13,11 @@ from torchrec.distributed import DistributedModelParallel
 from models.config import ModelConfig
 from models.ranker import Ranker
 from pipeline.manifest import Manifest
-from pipeline.training.optimisers import DenseConfig, Optimisers
 from pipeline.training.processes import Rank, process_group
 from pipeline.training.saving.checkpoints import Progress, checkpoint_path
-from pipeline.training.saving.chunks import chunks_of, load_state, write_tensors
 from pipeline.training.saving.saver import Saver
+from pipeline.training.saving.tensor_files import load_state, local_shards, write_tensors
+from pipeline.training.stepping.optimisers import DenseConfig, Optimisers
 from pipeline.training.tables.config import TablesConfig
 from pipeline.training.tables.plan import TablePlan, plan_together
 from pipeline.training.tables.plan_text import size
@@ -91,7 +91,7 @@ def whole(
     """The unsharded model with the same weights, and the checkpoint that it was made from."""
     state = {"model": model.state_dict(), "optimisers": optimisers.state()}
     folder.mkdir(exist_ok=True)
-    write_tensors(folder / "rank-00000.safetensors", {chunk.key: chunk.tensor for chunk in chunks_of(state)})
+    write_tensors(folder / "rank-00000.safetensors", {shard.key: shard.tensor for shard in local_shards(state)})
     ranker = Ranker(manifest.spec, manifest.learned.table_rows, ModelConfig(), torch.device("cpu"))
     load_state(folder, {"model": ranker.state_dict()})
     return ranker, folder
@@ -205,7 +205,7 @@ def test_weights_of_half_the_size_learn_the_same(make, batches, manifest: Manife
     torch.testing.assert_close(*losses, rtol=5e-3, atol=0)
     assert losses[0][4] < 0.9 * losses[0][0]
     assert sums(half_optimisers).dtype == torch.float32
-    # Whoever does not shard has them in fp32, exactly.
+    # An unsharded model has them in fp32, exactly.
     unsharded, checkpoint = whole(half, half_optimisers, manifest, tmp_path)
     assert torch.equal(unsharded.state_dict()[USER], local(half).float())
     again, _ = make("table_wise", weights="fp16")

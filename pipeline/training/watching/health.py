@@ -1,4 +1,4 @@
-"""What is wrong with a model although its loss is a number: looked for at each validation.
+"""What may be wrong with a model although its loss is finite. Each validation looks for it.
 
 Shapes: B rows, K terms of the loss, E experts of a gate.
 """
@@ -10,7 +10,6 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.utils.hooks import RemovableHandle
 
 from models.heads import Gate
@@ -18,9 +17,10 @@ from models.losses import Objectives
 from models.ranker import Network
 from pipeline.batches.batch import Batch
 from pipeline.spec.spec import Spec
+from pipeline.training.private_apis import ShardedTensor
 
-LEAST_SPREAD = 1e-5  # of an objective's outputs, relative to the largest: below, all rows get the same
-COLLAPSED, UNIFORM = 0.01, 0.9999  # entropy of a gate's weights, relative to that of equal weights
+LEAST_SPREAD = 1e-5  # of an objective's outputs, relative to the largest: with less, all rows get the same
+COLLAPSED, UNIFORM = 0.01, 0.9999  # entropies of a gate's weights, relative to that of equal weights
 
 
 class Health:
@@ -45,7 +45,8 @@ class Health:
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
-        self._hooks = [gate.register_forward_hook(self._measure(at)) for at, gate in enumerate(self.gates.values())]
+        gates = self.gates.values()
+        self._hooks = [gate.register_forward_hook(self._entropy_hook(at)) for at, gate in enumerate(gates)]
         return self
 
     def __exit__(
@@ -55,7 +56,7 @@ class Health:
             hook.remove()
 
     def add(self, outputs_BC: Tensor, batch: Batch) -> None:
-        """The outputs of a batch that the model has just been given."""
+        """Takes the model's outputs for a batch, right after its forward pass."""
         self._rows += len(batch)
         spaces = self.objectives.spaces(batch.masks, batch.scenes)
         for k, (term, m_B) in enumerate(zip(self.objectives.layout.terms, spaces, strict=True)):
@@ -65,7 +66,7 @@ class Health:
             self._greatest_K[k] = torch.maximum(self._greatest_K[k], torch.where(m_B, output_B, -math.inf).max())
 
     def gather(self) -> None:
-        """Puts the ranks' observations together; every rank calls it."""
+        """Adds up what the ranks have seen. Every rank calls it."""
         dist.all_reduce(self._least_K, dist.ReduceOp.MIN)
         dist.all_reduce(self._greatest_K, dist.ReduceOp.MAX)
         dist.all_reduce(self._rows_K)
@@ -79,11 +80,10 @@ class Health:
         return dict(zip(self.gates, mean, strict=True))
 
     def warnings(self, table_sums: dict[str, Tensor | ShardedTensor]) -> list[str]:
-        """A line for each objective, gate and table that has stopped learning, or never began; every rank calls it.
+        """A line for each objective, gate and table that has stopped learning or never began. Every rank calls it.
 
-        A table counts as reached by gradients in earlier runs too, where the run was initialised from one.
-
-        `table_sums` are the sums of squared gradients of the tables' rows, by the name of their weights.
+        `table_sums` are the sums of squared gradients of the tables' rows, by the name of their weights. After
+        --init-from they include the gradients of the earlier run.
         """
         return [*self._constant(), *self._gates(), *_untouched(table_sums)]
 
@@ -106,21 +106,23 @@ class Health:
                 )
         return lines
 
-    def _measure(self, at: int) -> Any:
-        def measure(gate: Gate, inputs: tuple[Tensor, ...], g_BE: Tensor) -> None:
+    def _entropy_hook(self, at: int) -> Any:
+        """A forward hook that adds the entropy of each row's weights to that of gate number `at`."""
+
+        def add_entropy(gate: Gate, inputs: tuple[Tensor, ...], g_BE: Tensor) -> None:
             g_BE = g_BE.float()
             self._entropy[at] -= (g_BE * g_BE.clamp(min=1e-12).log()).sum() / math.log(g_BE.shape[1])
 
-        return measure
+        return add_entropy
 
 
 def _untouched(table_sums: dict[str, Tensor | ShardedTensor]) -> list[str]:
-    """The tables none of whose rows has had a gradient yet; a rank need not know of tables that others hold."""
+    """The tables of which no row has had a gradient yet. A rank passes the tables that it holds."""
     greatest = {}
     for weight, sums in table_sums.items():
         parts = [part.tensor for part in sums.local_shards()] if isinstance(sums, ShardedTensor) else [sums]
         greatest[weight.split(".")[-2]] = max((part.max().item() for part in parts if part.numel()), default=0.0)
-    told: list[dict[str, float]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(told, greatest)
-    tables = sorted({table for of_rank in told for table in of_rank})
-    return [f"table `{t}` gets no gradient" for t in tables if not any(of_rank.get(t) for of_rank in told)]
+    of_ranks: list[dict[str, float]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(of_ranks, greatest)
+    tables = sorted({table for of_rank in of_ranks for table in of_rank})
+    return [f"table `{t}` gets no gradient" for t in tables if not any(of_rank.get(t) for of_rank in of_ranks)]

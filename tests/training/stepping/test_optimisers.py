@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from pipeline.training.optimisers import ScheduleConfig
+from pipeline.training.stepping.optimisers import ScheduleConfig
 
 
 def factors(total: int, **options: object) -> list[float]:

@@ -18,9 +18,9 @@ from pipeline.batches.batch import Batch
 from pipeline.columns import feature_column
 from pipeline.manifest import Manifest
 from pipeline.training.config import TrainConfig
-from pipeline.training.health import Health
 from pipeline.training.processes import process_group
 from pipeline.training.train import train
+from pipeline.training.watching.health import Health
 from tests.training.altered import altered, replaced
 
 ROWS, D = 500, 6

@@ -1,8 +1,9 @@
-"""One step of training: lookups, the dense network, and what the ranks have to tell each other.
+"""One step of training: lookups, the dense network, and the sums over all ranks.
 
 TorchRec's pipeline drives it: while a step computes, the ids of the next one are on their way to the ranks that hold
-their rows. On a GPU the host starts what a step does and waits for none of it, but TorchRec for how many ids of a later
-batch the ranks exchange. Shapes: B rows of this rank, E width of all pooled embeddings, K terms of the loss.
+their rows. On a GPU the host never waits for a step. TorchRec alone waits: it must know how many ids of a later batch
+the ranks will exchange. Shapes: B rows of this rank, D input of the dense network, E width of all pooled embeddings,
+K terms of the loss.
 """
 
 from collections.abc import Iterator
@@ -16,13 +17,13 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from models.embeddings import Embeddings
 from pipeline.batches.batch import Batch
-from pipeline.training.gradients import DenseGradients
-from pipeline.training.optimisers import Optimisers
+from pipeline.training.stepping.gradients import DenseGradients
+from pipeline.training.stepping.optimisers import Optimisers
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Of one step, over the global batch; tensors, which may still be computed."""
+class StepResult:
+    """The sums of one step over the global batch. The device may still be computing these tensors."""
 
     losses: Tensor
     """[K]"""
@@ -33,11 +34,11 @@ class Outcome:
     signals: Tensor
     """Scalar: how many ranks were asked to stop."""
     rows: int
-    """Of this rank."""
+    """Rows of this rank."""
 
 
 class _Lookup(nn.Module):
-    """What of the model the pipeline looks into for tables."""
+    """The part of the model in which the pipeline looks for tables."""
 
     def __init__(self, embeddings: Embeddings) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class _Lookup(nn.Module):
         return pooled_BE
 
 
-class _Known(torch.autograd.Function):
+class _KnownGradient(torch.autograd.Function):
     """A scalar whose gradient with respect to pooled_BE has been computed already."""
 
     @staticmethod
@@ -75,32 +76,34 @@ class Stepper:
         self._asked_to_stop = False
         self.pipeline = TrainPipelineSparseDist(self.lookup, optimisers, device, custom_model_fwd=self._forward)
 
-    def step(self, batches: Iterator[Batch], *, asked_to_stop: bool) -> Outcome:
-        """One update by the next batch. Raises StopIteration after the last one."""
+    def step(self, batches: Iterator[Batch], *, asked_to_stop: bool) -> StepResult:
+        """Updates the model by the next batch. Raises StopIteration after the last one."""
         self._asked_to_stop = asked_to_stop
-        outcome: Outcome = self.pipeline.progress(batches)
-        return outcome
+        result: StepResult = self.pipeline.progress(batches)
+        return result
 
     def pause(self) -> None:
-        """Gives the model back for other uses; the next step takes it again. Batches in flight stay."""
+        """Gives the model back for other uses until the next step. Batches in flight stay."""
         self.pipeline.detach()
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Outcome]:
+    def _forward(self, batch: Batch) -> tuple[Tensor, StepResult]:
         weights_K = self.gradients.objectives.weights(batch.masks, batch.scenes, batch.weight)
         dist.all_reduce(weights_K)
         pooled_BE = self.lookup(batch)
         x_BD = torch.cat([pooled_BE.detach(), batch.dense], dim=1)
         targets = batch.labels, batch.masks, batch.scenes, batch.weight
         losses_K, gradient_BD = self.gradients(x_BD, targets, weights_K)
-        # A sum with a NaN or an infinity in it is one, or becomes NaN.
-        here = torch.stack([gradient_BD.sum(), self.gradients.flat_P.sum(), losses_K.sum()]).isfinite().all()
-        told = torch.cat([losses_K, (~here).float().view(1), losses_K.new_full((1,), self._asked_to_stop)])
+        # A NaN or an infinity anywhere makes the sum over it NaN or infinite.
+        finite_here = torch.stack([gradient_BD.sum(), self.gradients.flat_P.sum(), losses_K.sum()]).isfinite().all()
+        asked_here = losses_K.new_full((1,), self._asked_to_stop)
+        sums = torch.cat([losses_K, (~finite_here).float().view(1), asked_here])
         if self.ranks > 1:
             dist.all_reduce(self.gradients.flat_P)
-        dist.all_reduce(told)
-        finite = told[-2] == 0
+        dist.all_reduce(sums)
+        losses_K, not_finite, asked = sums[:-2], sums[-2], sums[-1]
+        finite = not_finite == 0
         self.optimisers.skip_unless(finite)
-        # TorchRec averages the tables' gradients over the ranks, but the ranks' losses add up: hence the factor.
+        # The losses of the ranks add up, but TorchRec averages the gradients of the tables over the ranks.
         gradient_BE = torch.where(finite, gradient_BD[:, : pooled_BE.shape[1]] * self.ranks, 0.0)
-        loss = _Known.apply(pooled_BE, gradient_BE)  # type: ignore[no-untyped-call]
-        return loss, Outcome(told[:-2], weights_K, finite, told[-1], len(batch))
+        loss = _KnownGradient.apply(pooled_BE, gradient_BE)  # type: ignore[no-untyped-call]
+        return loss, StepResult(losses_K, weights_K, finite, asked, len(batch))

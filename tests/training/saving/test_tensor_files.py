@@ -8,15 +8,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import LocalError, StrataError
-from pipeline.training.saving import chunks
-from pipeline.training.saving.chunks import StoredTensors, load_state, write_tensors
+from pipeline.training.saving import tensor_files
+from pipeline.training.saving.tensor_files import StoredTensors, load_state, write_tensors
 
 WHOLE = torch.arange(63, dtype=torch.float32).reshape(9, 7)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """`w` [9, 7] in four chunks of two ranks, cut by rows and by columns; `step` and `bias` in one piece each."""
+    """`w` [9, 7] in four shards of two ranks, cut by rows and by columns; `step` and `bias` undivided."""
     cut = {(0, 0): (5, 3), (0, 3): (5, 4), (5, 0): (4, 6), (5, 6): (4, 1)}
     parts = {
         f"w@{row},{column}": WHOLE[row : row + rows, column : column + columns].contiguous()
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_tensors_are_put_together_from_their_chunks(folder: Path):
+def test_tensors_are_put_together_from_their_shards(folder: Path):
     with StoredTensors(folder) as stored:
         assert stored.shapes == {"w": (9, 7), "step": (), "bias": (2,), "none": (9, 7)}
         assert torch.equal(stored.read("w"), WHOLE)
@@ -39,7 +39,7 @@ def test_tensors_are_put_together_from_their_chunks(folder: Path):
         np.testing.assert_array_equal(stored.read("bias"), [1.0, np.nan])
 
 
-def test_any_box_is_read_and_one_that_reaches_beyond_is_refused(folder: Path):
+def test_any_part_is_read_and_one_that_reaches_beyond_is_refused(folder: Path):
     drawn = np.random.default_rng(5)
     with StoredTensors(folder) as stored:
         for _ in range(200):
@@ -113,7 +113,7 @@ def test_nothing_in_a_file_is_executed(folder: Path, tmp_path: Path):
 
 
 def test_a_disk_that_keeps_something_else_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The one thing here that cannot be had for real."""
+    """No real disk fails on demand, so the write is altered here."""
 
     def forgetful(tensors: dict[str, torch.Tensor], path: Path) -> None:
         save_file(tensors, path)
@@ -121,6 +121,6 @@ def test_a_disk_that_keeps_something_else_is_noticed(tmp_path: Path, monkeypatch
         content[-1] ^= 1
         path.write_bytes(content)
 
-    monkeypatch.setattr(chunks, "save_file", forgetful)
+    monkeypatch.setattr(tensor_files, "save_file", forgetful)
     with pytest.raises(OSError, match="the disk holds something else"):
         write_tensors(tmp_path / "x.safetensors", {"w": WHOLE})

@@ -18,39 +18,39 @@ from pipeline.training.tables.memory import dense_copies, dense_memory, host_mem
 HEADROOM = 0.1  # of all memory: fragments, buffers of the communication, batches on their way
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Sizes are in bytes and those of one rank."""
+@dataclass(frozen=True, kw_only=True)
+class PlanInputs:
+    """Sizes are in bytes, for one rank."""
 
     device: str
     """ "cpu" or "cuda"."""
     ranks: int
     ranks_here: int
-    """Those on one machine."""
+    """Ranks on one machine."""
     rows: int
-    """Of a rank's batch."""
+    """Rows of a rank's batch."""
     lengths: Mapping[str, float]
-    """Of lists and histories, on average, by feature."""
+    """Mean lengths of lists and histories, by feature."""
     hbm: int
-    """Memory of the rank's device, 0 on a CPU."""
+    """Memory of the rank's device; 0 on a CPU."""
     ddr: int
-    """Its share of the machine's memory."""
+    """The rank's share of the machine's memory."""
     dense: int
-    """What the dense part takes, on the device or, on a CPU, in the machine."""
+    """Memory of the dense part, on the device or, on a CPU, in the machine."""
     dense_copies: int
-    """What copies of it take in the machine, of the first rank alone, from which checkpoints are written."""
+    """The machine's memory for copies of the dense part, from which the first rank writes checkpoints."""
 
     def room(self, rank: int) -> Storage:
-        """What tables may take on a rank; less than nothing where the dense part alone is too large."""
+        """Memory for tables on a rank; negative where the dense part alone is too large."""
         hbm, ddr = (int(size * (1 - HEADROOM)) for size in (self.hbm, self.ddr))
         ddr -= self.dense_copies if rank == 0 else 0
         return Storage(hbm=hbm - self.dense, ddr=ddr) if self.hbm else Storage(hbm=0, ddr=ddr - self.dense)
 
 
-def measure(ranker: Ranker, spec: Spec, samples: Path, batch_size: int, rank: Rank) -> Setting:
-    """The setting of this very run; `batch_size` is that of all ranks together."""
+def measure_plan_inputs(ranker: Ranker, spec: Spec, samples: Path, batch_size: int, rank: Rank) -> PlanInputs:
+    """The inputs of this run on this machine. `batch_size` is that of all ranks together."""
     rows, ranks_here = -(-batch_size // rank.ranks), get_local_size(rank.ranks)
-    return Setting(
+    return PlanInputs(
         device=rank.device.type,
         ranks=rank.ranks,
         ranks_here=ranks_here,
@@ -64,7 +64,7 @@ def measure(ranker: Ranker, spec: Spec, samples: Path, batch_size: int, rank: Ra
 
 
 def mean_lengths(spec: Spec, samples: Path) -> dict[str, float]:
-    """Of lists and histories in the training split; the greatest possible ones where the store has no statistics."""
+    """Mean lengths of lists and histories in training; the longest possible ones if the store has no statistics."""
     most = {name: float(f.last) for name, f in spec.sparse_features.items() if isinstance(f, HistoryFeature)}
     most |= {name: float(f.max_length) for name, f in spec.sparse_features.items() if isinstance(f, IdListFeature)}
     if not (samples / STATISTICS).exists():

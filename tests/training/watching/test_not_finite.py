@@ -17,7 +17,7 @@ from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.training.config import TrainConfig
 from pipeline.training.saving.checkpoints import best_checkpoint, read_progress
-from pipeline.training.saving.chunks import StoredTensors
+from pipeline.training.saving.tensor_files import StoredTensors
 from pipeline.training.train import train
 from tests.training.altered import altered, replaced
 

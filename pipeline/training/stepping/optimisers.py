@@ -1,7 +1,7 @@
 """The optimisers of a sharded model, and the learning rate over a run.
 
-Sharded tables are updated inside the backward pass. What is left are the dense part (Adam) and the tables that the
-plan replicates on every rank, which get the same row-wise Adagrad from dense gradients.
+Sharded tables are updated inside the backward pass. The optimisers here step the rest after it: Adam the dense part,
+and row-wise Adagrad, the same as for sharded tables, the tables that the plan replicates on every rank.
 """
 
 import math
@@ -11,15 +11,15 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.optim import Adam
 from torchrec.distributed import DistributedModelParallel
 from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
-from pipeline.training.precision import Precision
-from pipeline.training.saving.chunks import Chunk, StoredTensors, chunks_of, load_state
+from pipeline.training.private_apis import ShardedTensor, skip_step_unless
+from pipeline.training.saving.tensor_files import StoredTensors, TensorShard, load_state, local_shards
+from pipeline.training.stepping.precision import DensePrecision
 from pipeline.training.tables.config import ADAGRAD_EPS, TablesConfig
 
 
@@ -32,7 +32,7 @@ class DenseConfig(BaseModel):
     """Before warm-up and decay."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled from the gradient, as in AdamW."""
-    precision: Precision = "auto"
+    precision: DensePrecision = "auto"
     """Of the dense network's products: auto takes bf16 where the hardware multiplies it and the network is large."""
 
 
@@ -49,7 +49,7 @@ class ScheduleConfig(BaseModel):
     """Share of the full rates that is left at the last step."""
 
     def factor(self, step: int, total: int) -> float:
-        """What both learning rates are multiplied by in step 0, 1, ..., total - 1."""
+        """What both learning rates are multiplied by in a step: 0, 1, ..., total - 1."""
         warm = math.ceil(self.warmup * total)
         if step < warm:
             return (step + 1) / warm
@@ -65,7 +65,7 @@ class ScheduleConfig(BaseModel):
 
 
 class Optimisers:
-    """Everything that is stepped after a backward pass, and the learning rates of all."""
+    """All optimisers of a run: steps those outside of the backward pass, and sets the learning rates of all."""
 
     def __init__(self, model: DistributedModelParallel, dense: DenseConfig, tables: TablesConfig) -> None:
         """The model must be sharded already."""
@@ -96,27 +96,26 @@ class Optimisers:
         for optimiser, rate in self._rates:
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor
-        self._fused.step()  # hands the rate to the fused update, which happens in the backward pass
+        self._fused.step()  # updates nothing: it hands the rate to the update inside the backward pass
 
     def zero_grad(self) -> None:
-        """Of the replicated tables; those of the dense network are overwritten in each step."""
+        """Clears the gradients of the replicated tables; each step overwrites those of the dense network."""
         if "adagrad" in self._stepped:
             self._stepped["adagrad"].zero_grad(set_to_none=True)
 
     def skip_unless(self, finite: Tensor) -> None:
         """Makes the next step of Adam do nothing where `finite`, a scalar on the device, is false."""
-        self._stepped["adam"]._optimizer.found_inf = (~finite).float()
+        skip_step_unless(finite, self._stepped["adam"])
 
     def step(self) -> None:
         for optimiser in self._stepped.values():
             optimiser.step()
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """Adam's tensors by parameter, and Adagrad's sums by table.
+        """Adam's tensors by parameter, and Adagrad's sums by table; zeros before the first step.
 
-        The sums are [rows], whatever the plan does with the table, unless it divides the columns: then each shard has
-        its own, [shards x rows].
-        Zeros where no step was taken yet. They are the optimisers' own: loading into them restores the optimisers.
+        The sums of a table are [rows]. Where the plan divides the columns, each shard has sums of its own:
+        [shards x rows]. The tensors are the optimisers' own, so loading into them restores the optimisers.
         """
         for optimiser in self._stepped.values():
             if not optimiser.state_dict()["state"]:
@@ -127,10 +126,10 @@ class Optimisers:
         return {"adam": states["adam"], "tables": sums}
 
     def load(self, checkpoint: Path) -> None:
-        """Takes over the states that a checkpoint holds, whatever the plan that it was made with.
+        """Takes over the states that a checkpoint holds, whatever plan it was made with.
 
-        A row of a table whose columns were divided in another way, or not, goes on with the mean of its shards' sums,
-        which is the sum that it would have undivided: that is over the mean of all its columns' squared gradients.
+        Where the columns of a table were divided in another way, or not at all, each row goes on with the mean of its
+        shards' sums. That is the sum of the undivided row: Adagrad adds the mean squared gradient of its columns.
         """
         state = self.state()
         with StoredTensors(checkpoint) as stored, torch.no_grad():
@@ -141,18 +140,18 @@ class Optimisers:
                     divided[table] = sums
             same = {table: sums for table, sums in state["tables"].items() if table not in divided}
             load_state(checkpoint, {"optimisers": state | {"tables": same}})
-            for chunk in chunks_of(divided):
-                first = first_row(chunk, stored.shapes[f"model.{chunk.name}"][0])
-                chunk.tensor.copy_(undivided_sums(stored, chunk.name, first, first + len(chunk.tensor)))
+            for shard in local_shards(divided):
+                first = first_row(shard, stored.shapes[f"model.{shard.name}"][0])
+                shard.tensor.copy_(undivided_sums(stored, shard.name, first, first + len(shard.tensor)))
 
 
-def first_row(sums: Chunk, rows: int) -> int:
-    """The row of a table of `rows` rows to which the first of `sums` belongs; a shard of columns has all rows."""
+def first_row(sums: TensorShard, rows: int) -> int:
+    """The row, in a table of `rows` rows, of the first of `sums`. Sums of a shard of columns begin at row 0."""
     return sums.offsets[0] % rows
 
 
 def undivided_sums(stored: StoredTensors, table: str, first: int, last: int) -> Tensor:
-    """The sums of rows `first` to `last` of a table, exclusive: the means of those of its shards of columns."""
+    """The sums of a table's rows `first` to `last`, exclusive: the means over its shards of columns."""
     rows = stored.shapes[f"model.{table}"][0]
     shards = stored.shapes[f"optimisers.tables.{table}"][0] // rows
     sums = [stored.read(f"optimisers.tables.{table}", (at * rows + first,), (last - first,)) for at in range(shards)]

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: they are skipped and counted, and too many in a row end the run."""
+"""Names the samples behind a loss that is not finite, for the error that ends a run after too many such steps."""
 
 import torch.distributed as dist
 from torch import Tensor
@@ -10,22 +10,22 @@ from pipeline.spec.spec import Spec
 NAMED = 5  # samples in a message
 
 
-def culprits(spec: Spec, objectives: Objectives, outputs_BC: Tensor, batch: Batch, samples: list[int]) -> str:
-    """Which objectives, scenes and samples of a global batch have a loss that is not finite; every rank calls it.
+def bad_samples(spec: Spec, objectives: Objectives, outputs_BC: Tensor, batch: Batch, sample_ids: list[int]) -> str:
+    """The objectives, scenes and samples of a global batch whose loss is not finite. Every rank calls it.
 
-    `samples` are the ids of this rank's rows, without those that only fill up the batch.
+    `sample_ids` are those of this rank's rows, without the rows that only fill up the batch.
     """
     spaces = objectives.spaces(batch.masks, batch.scenes)
     losses = objectives.row_losses(outputs_BC, batch.labels, spaces)
     here = {}
     for (scene, objective, _), m_B, loss_B in zip(spec.terms, spaces, losses, strict=True):
-        wrong = (m_B & ~(loss_B * batch.weight).isfinite()).nonzero().flatten().tolist()
-        if wrong:
-            here[objective, scene] = [samples[row] for row in wrong]
-    told: list[dict[tuple[str, str], list[int]]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(told, here)
+        bad_rows = (m_B & ~(loss_B * batch.weight).isfinite()).nonzero().flatten().tolist()
+        if bad_rows:
+            here[objective, scene] = [sample_ids[row] for row in bad_rows]
+    of_ranks: list[dict[tuple[str, str], list[int]]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(of_ranks, here)
     found: dict[tuple[str, str], list[int]] = {}
-    for of_rank in told:
+    for of_rank in of_ranks:
         for place, ids in of_rank.items():
             found.setdefault(place, []).extend(ids)
     if not found:

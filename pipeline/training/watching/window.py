@@ -1,16 +1,16 @@
-"""What training steps amount to between two lines of metrics.jsonl."""
+"""Sums over the training steps between two lines of metrics.jsonl."""
 
 import torch
 
 from models.losses import Objectives
-from pipeline.training.step import Outcome
+from pipeline.training.stepping.step import StepResult
 
 
 class Window:
-    """Adds up the outcomes of steps on the device, where nothing waits for them; asking for a number does."""
+    """Adds up the results of steps on the device. Adding never waits for the device; asking for a number does."""
 
     def __init__(self, objectives: Objectives, device: torch.device, skipped: int, in_a_row: int) -> None:
-        """Before this process began, `skipped` steps were skipped, the last `in_a_row` of them one after the other."""
+        """`skipped` steps were skipped before this process began; the last `in_a_row` of them followed each other."""
         self._terms = len(objectives.layout.terms)
         self._device = device
         self._skipped = torch.tensor(skipped, device=device)
@@ -24,12 +24,12 @@ class Window:
         """Losses and weights, [2K], of the steps that were not skipped."""
         self._signals = torch.zeros((), device=self._device)
 
-    def add(self, outcome: Outcome) -> None:
-        self.rows += outcome.rows
-        self.sums += torch.where(outcome.finite, torch.cat([outcome.losses, outcome.weights]), 0.0)
-        self._skipped += ~outcome.finite
-        self._in_a_row = torch.where(outcome.finite, 0, self._in_a_row + 1)
-        self._signals += outcome.signals
+    def add(self, result: StepResult) -> None:
+        self.rows += result.rows
+        self.sums += torch.where(result.finite, torch.cat([result.losses, result.weights]), 0.0)
+        self._skipped += ~result.finite
+        self._in_a_row = torch.where(result.finite, 0, self._in_a_row + 1)
+        self._signals += result.signals
 
     @property
     def skipped(self) -> int:
@@ -38,10 +38,10 @@ class Window:
 
     @property
     def in_a_row(self) -> int:
-        """Skipped steps since the last one that was not."""
+        """Skipped steps since the last step that was not skipped."""
         return int(self._in_a_row)
 
     @property
     def signals(self) -> int:
-        """How often a rank said that it was asked to stop."""
+        """How often a rank was asked to stop."""
         return int(self._signals)

@@ -1,4 +1,4 @@
-"""What a run leaves to read: `metrics.jsonl`, TensorBoard events, and a progress bar or plain lines."""
+"""What a run reports while it trains: `metrics.jsonl`, TensorBoard events, and a progress bar or plain lines."""
 
 import json
 import sys
@@ -17,10 +17,10 @@ METRICS = "metrics.jsonl"
 
 
 class Record:
-    """Written by the first rank only; the others hold one with `run=None`, which does nothing."""
+    """The first rank writes it. The other ranks hold one with `run=None`, which does nothing."""
 
     def __init__(self, run: Path | None, step: int, total: int) -> None:
-        """Drops lines of steps after `step`, left by a run that died after its last checkpoint, and one cut short."""
+        """Drops lines of steps after `step` and a line cut short, left by a run that died after its last checkpoint."""
         self._run = run
         if run is None:
             return
@@ -45,7 +45,7 @@ class Record:
             self._bar.close()
 
     def advance(self) -> None:
-        """A step is done."""
+        """Counts a step as done."""
         if self._run is not None:
             self._bar.update()
 
@@ -59,9 +59,9 @@ class Record:
         warnings: Sequence[str] = (),
         **figures: float,
     ) -> None:
-        """A line of metrics.jsonl, the same figures for TensorBoard, and the gist for whoever watches.
+        """Writes a line of metrics.jsonl and the same figures for TensorBoard, and shows the gist.
 
-        `objectives` are mean losses, `weights` the sums of sample weights that they are means over.
+        `objectives` are mean losses. `weights` are the sums of sample weights that the means were taken over.
         """
         if self._run is None:
             return
@@ -84,7 +84,7 @@ class Record:
             self.say(f"step {step}/{self._bar.total}: warning: {warning}")
 
     def say(self, line: str, on_bar: str | None = None) -> None:
-        """A plain line, or `on_bar` beside the progress bar where there is a terminal."""
+        """Shows a plain line. On a terminal, `on_bar` is shown beside the progress bar instead."""
         if self._run is None:
             return
         if self._bar.disable:

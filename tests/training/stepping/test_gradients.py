@@ -10,7 +10,7 @@ from models.losses import Objectives
 from models.ranker import Network
 from models.towers import OutputLayout
 from pipeline.manifest import Manifest
-from pipeline.training.gradients import LEAST_ROWS, DenseGradients
+from pipeline.training.stepping.gradients import LEAST_ROWS, DenseGradients
 
 D, ROWS = 24, 4 * LEAST_ROWS + 37
 

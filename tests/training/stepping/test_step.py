@@ -20,9 +20,9 @@ from models.ranker import Ranker
 from pipeline.batches.batch import Batch
 from pipeline.spec.file import load_spec
 from pipeline.spec.spec import Spec
-from pipeline.training.gradients import DenseGradients
-from pipeline.training.step import Stepper
-from pipeline.training.window import Window
+from pipeline.training.stepping.gradients import DenseGradients
+from pipeline.training.stepping.step import Stepper
+from pipeline.training.watching.window import Window
 
 B, META = 6, torch.device("meta")
 
@@ -76,12 +76,12 @@ def test_a_step_asks_the_device_for_nothing(spec_path: Path, precision: torch.dt
     stepper = Stepper(ranker.embeddings, gradients, optimisers, torch.device("cpu"))
     window = Window(objectives, META, skipped=0, in_a_row=0)
     rows = batch(spec)
-    stepper._forward(rows)  # the first one may copy what then stays
+    stepper._forward(rows)  # the first step may copy constants to the device, where they stay
     with NothingFromTheHost(), NothingFromLists():
         for _ in range(2):
-            loss, outcome = stepper._forward(rows)
+            loss, result = stepper._forward(rows)
             loss.backward()
-            window.add(outcome)
+            window.add(result)
     assert all(weight.grad is not None and weight.grad.is_meta for weight in ranker.network.parameters())
     assert [finite.is_meta for finite in skipping] == [True] * 3
     with pytest.raises(RuntimeError, match="meta"):
