@@ -31,11 +31,6 @@ class Rank:
         return self.rank == 0
 
 
-def is_first_rank() -> bool:
-    """True for the process that speaks to the user; also without torchrun, where there is only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def quiet_libraries() -> None:
     """Hides warnings about the libraries' own calls of each other, upon which no user can act."""
     for library in ("", "torchrec", "torch.fx"):  # "" is the root: TorchRec logs to it as well, Strata never does
