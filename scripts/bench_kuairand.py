@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains one PLE on KuaiRand from several seeds, and holds its test AUC against gradient-boosted trees.
 
-python scripts/bench_kuairand.py --raw ../shared/data/kuairand_pure
+.venv/bin/python scripts/bench_kuairand.py --raw ../shared/data/kuairand_pure
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from pipeline.atomic import replace_file
-from pipeline.command import command
+from pipeline.commands.command_line import run_script
 from pipeline.training.stepping.precision import DensePrecision
 
 SPEC = Path(__file__).parent.parent / "feature_specs" / "kuairand.yaml"
@@ -86,4 +86,4 @@ def spread(values: list[float], digits: int) -> str:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_script(main, "--raw ../shared/data/kuairand_pure")

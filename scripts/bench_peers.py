@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures training on the reference workload against torch-rechub and DeepCTR-Torch, by the ratio of samples/s.
 
-python scripts/bench_peers.py --json bench_peers.json
+.venv/bin/python scripts/bench_peers.py --json bench_peers.json
 
 Needs the extra `bench`. All train the same PLE on the same rows of the same ids, lists of ids and numbers, with batches
 of one size on the same cores, Strata as one rank with a thread on each. Each run is a fresh process, and in each round
@@ -22,7 +22,7 @@ from typing import Annotated
 import tyro
 
 from pipeline.atomic import replace_file
-from pipeline.command import command
+from pipeline.commands.command_line import run_script
 from reference.run import MODEL, Mode, python, trained
 
 PEERS = ("torch_rechub", "deepctr_torch")
@@ -114,4 +114,4 @@ def print_table(
 
 
 if __name__ == "__main__":
-    command(main)
+    run_script(main, "--json bench_peers.json")

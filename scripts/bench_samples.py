@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures sample building on simulated logs: speed, memory, and the same labels and counters in DuckDB and pandas.
 
-python scripts/bench_samples.py --growth --work ../bench_samples --json bench_samples.json
+.venv/bin/python scripts/bench_samples.py --growth --work ../bench_samples --json bench_samples.json
 
 Needs the extra `bench`, Linux, and for 50 million impressions (`--growth`) some 10 GB of disk. Every run is a fresh
 process on the same cores, timed from its start to its end, with the raw logs in the page cache. In each round
@@ -31,7 +31,7 @@ import psutil
 import tyro
 
 from pipeline.atomic import replace_file
-from pipeline.command import command
+from pipeline.commands.command_line import run_script
 from pipeline.manifest import load_manifest
 from pipeline.spec.file import load_spec
 
@@ -246,4 +246,4 @@ def spread(values: list[float], digits: int) -> str:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_script(main, "--growth --work ../bench_samples --json bench_samples.json")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures training on the reference workload: samples/s, the share of the machine's matrix rate, batches, ranks.
 
-python scripts/bench_train.py --json bench_train.json
+.venv/bin/python scripts/bench_train.py --json bench_train.json
 
 Each mode is scripts/train.py in a fresh process, from Parquet on disk to the optimiser's step, one after the other and
 as often as there are rounds, so that a slow minute of the machine hits all alike. A line of metrics.jsonl is a window:
@@ -19,7 +19,7 @@ from typing import Annotated
 import tyro
 
 from pipeline.atomic import replace_file
-from pipeline.command import command
+from pipeline.commands.command_line import run_script
 from reference.run import MODEL, Mode, python, trained
 
 
@@ -116,4 +116,4 @@ def print_table(windows: dict[str, list[float]], flops: float, batch_size: int, 
 
 
 if __name__ == "__main__":
-    command(main)
+    run_script(main, "--json bench_train.json")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Builds labelled samples from raw logs, or brings a sample store up to date with them.
 
-python scripts/build_samples.py --spec feature_specs/short_video.yaml --raw demo/raw --out demo/samples
+.venv/bin/python scripts/build_samples.py --spec feature_specs/short_video.yaml --raw demo/raw --out demo/samples
 """
 
-from pipeline.command import command
-from pipeline.commands.build import main
+from pipeline.commands.build import EXAMPLE, main
+from pipeline.commands.command_line import run_script
 
 if __name__ == "__main__":
-    command(main)
+    run_script(main, EXAMPLE)

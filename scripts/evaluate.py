@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Evaluates a trained model on a split of its samples.
 
-python scripts/evaluate.py --run demo/run --samples demo/samples --split test --out demo/report
+.venv/bin/python scripts/evaluate.py --run demo/run --samples demo/samples --split test --out demo/report
 """
 
-from pipeline.command import command
-from pipeline.commands.evaluate import main
+from pipeline.commands.command_line import run_script
+from pipeline.commands.evaluate import EXAMPLE, main
 
 if __name__ == "__main__":
-    command(main)
+    run_script(main, EXAMPLE)

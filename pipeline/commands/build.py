@@ -1,7 +1,4 @@
-"""Builds labelled samples from raw logs, or brings a sample store up to date with them.
-
-python scripts/build_samples.py --spec feature_specs/short_video.yaml --raw demo/raw --out demo/samples
-"""
+"""Builds labelled samples from raw logs, or brings a sample store up to date with them."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,6 +12,8 @@ from pipeline.samples.division import Options
 from pipeline.samples.explain import explain_build
 from pipeline.statistics import load_statistics
 from pipeline.storage import Folder
+
+EXAMPLE = "--spec feature_specs/short_video.yaml --raw demo/raw --out demo/samples"
 
 
 def main(
@@ -30,27 +29,26 @@ def main(
     explain: bool = False,
     audit: int = 0,
 ) -> None:
-    """Build labelled samples from raw logs: Parquet by split and day, with a manifest that says what is in them.
+    """Builds labelled samples from raw logs.
 
-    Run it again with the same folders to go on after a crash, to add the days that came since, or after a change of the
-    spec: what is finished and still right is kept. Readers see the store before until the new one is whole.
+    It reads the spec and the raw files, and makes a sample store: Parquet by split and day, `vocabularies/`,
+    `rejected/`, `data.html`, and `manifest.json`, which says what is in them.
+
+    The same command goes on after a crash, adds days that came since, and takes in a changed spec. It keeps the work
+    that is still right. Until a build ends, readers see the store as it was before.
 
     Args:
-        spec: The spec: raw schema, features, scenes and objectives (YAML).
-        raw: The folder that holds the raw logs: a path, or an address such as s3://bucket/logs.
-        out: The folder of the store: a new one, or one that an earlier build made. It also holds the work that is kept
-            for the next build, in .work.
-        engine: Where the work is done: `local` is this machine, `ray` a Ray cluster, or Ray on this machine.
-        ray_address: The cluster, such as ray://head:10001; without it Ray is started on this machine.
-        workers: Processes at a time; by default one more than there are cores, or one for a small log.
-        memory: What all processes together aim to stay under, in GB.
-        partitions: Groups of users, each built on its own; by default as many as the first build had, or else as
-            `memory` asks for. The samples and their order are the same for any number.
-        on_bad_file: A raw file that is damaged, incomplete or changing ends the build, or is left out and named in the
-            manifest.
-        explain: Print the plan of columns, windows and partitions, and do nothing.
-        audit: Recompute this many random samples of the finished store from the raw logs, slowly and plainly, and
-            compare.
+        spec: The spec (YAML): raw schema, features, scenes and objectives.
+        raw: The folder of the raw logs: a path, or an address such as s3://bucket/logs.
+        out: The folder of the store: a new one, or that of an earlier build. Kept work lies there in .work.
+        engine: Where tasks run: local is this machine; ray is a Ray cluster, or Ray on this machine.
+        ray_address: The cluster, such as ray://head:10001. By default Ray starts on this machine.
+        workers: Processes at a time. By default one more than there are cores, or one for a small log.
+        memory: Memory that all processes together aim to stay under, in GB.
+        partitions: Groups of users, built one by one. Samples do not depend on them. By default as --memory asks for.
+        on_bad_file: A damaged, incomplete or changing raw file ends the build (fail), or is left out (quarantine).
+        explain: Print the plan of columns, windows and partitions, and what would be redone, and stop.
+        audit: Samples to recompute from the raw logs, slowly and plainly, and to compare with the finished store.
     """
     if audit < 0 or (audit and not Folder.at(out).is_local):
         fix = "give a number of samples; the store must lie on this machine"
@@ -60,9 +58,9 @@ def main(
         print(explain_build(*prepare(spec, raw, out, options), options, Folder.at(out)))
         return
     manifest = build_samples(spec, raw, out, options)
-    _say(manifest, out)
+    _print_store(manifest, out)
     if Folder.at(out).is_local:
-        # Not at the top: worker processes import this file, and what draws plots takes a second to import.
+        # Not at the top: worker processes import this file, and matplotlib takes a second to import.
         from pipeline.data_report.report import DATA_REPORT, write_data_report
 
         findings = write_data_report(Path(out), manifest, load_statistics(Path(out)))
@@ -73,7 +71,7 @@ def main(
         print(f"audit: {found.values:,} values of {found.samples:,} samples are what the raw logs say")
 
 
-def _say(manifest: Manifest, out: str) -> None:
+def _print_store(manifest: Manifest, out: str) -> None:
     splits = [f"{split} {manifest.rows(split):,} of {manifest.period(split)}" for split in get_args(SplitName)]
     print(f"{out}: {sum(file.rows for file in manifest.files):,} samples ({'; '.join(splits)})")
     for bad in manifest.quarantine:

@@ -1,7 +1,4 @@
-"""Holds runs against each other on the same rows; the first is the reference.
-
-python scripts/compare.py demo/run demo/mmoe --out demo/comparison
-"""
+"""Holds runs against each other on the same rows; the first is the reference."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,16 +14,19 @@ from pipeline.manifest import SplitName, load_manifest
 from pipeline.training.config import load_config
 from pipeline.training.predict import predict
 
+EXAMPLE = "demo/run demo/mmoe --out demo/comparison"
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
 
 
 def main(runs: Runs, out: Path, split: SplitName = "test") -> None:
-    """Predict a split with the best checkpoint of each run, measure the predictions, and report the differences.
+    """Compares runs on the same rows. The first run is the reference.
+
+    It predicts one split with each run's best checkpoint, measures the predictions, and makes a folder with
+    `report.html`, `metrics.json` and `predictions/RUN/`.
 
     Args:
-        runs: Folders of runs, made by scripts/train.py on samples of the same spec; the others are held against the
-            first.
-        out: The folder to create: report.html, metrics.json and predictions/RUN/.
+        runs: The folders of the runs, as `train` made them. Each is compared with the first.
+        out: The new folder for the report.
         split: The split to compare on.
     """
     with new_folder(out) as folder:

@@ -1,7 +1,4 @@
-"""Evaluates a trained model on a split of its samples.
-
-python scripts/evaluate.py --run demo/run --samples demo/samples --split test --out demo/report
-"""
+"""Evaluates a trained model on a split of its samples."""
 
 from pathlib import Path
 
@@ -12,17 +9,21 @@ from pipeline.evaluation.report import read_training_curve, write_report
 from pipeline.manifest import SplitName, load_manifest
 from pipeline.training.predict import predict
 
+EXAMPLE = "--run demo/run --samples demo/samples --split test --out demo/report"
+
 
 def main(run: Path, samples: Path, out: Path, split: SplitName = "test", truth: Path | None = None) -> None:
-    """Predict a split with a run's best checkpoint, measure the predictions, and write a report.
+    """Evaluates a run's best checkpoint on one split of a sample store.
+
+    It reads the run and the store, predicts the split, measures the predictions, and makes a folder with `report.html`,
+    `metrics.json` and `predictions/`.
 
     Args:
-        run: The run's folder, made by scripts/train.py.
-        samples: The sample store that it was trained on.
-        out: The folder to create: report.html, metrics.json and predictions/.
+        run: The run's folder, as `train` made it.
+        samples: The sample store that the run was trained on.
+        out: The new folder for the report.
         split: The split to evaluate on.
-        truth: The folder of true probabilities beside a simulated log, to show how much of the reachable AUC the model
-            reaches.
+        truth: The folder `truth` of a simulated log. The report then tells how near the model comes to the best AUC.
     """
     with new_folder(out) as folder:
         progress = predict(run, samples, split, folder / "predictions")

@@ -1,19 +1,24 @@
-"""Trains a model on a sample store.
-
-torchrun --nproc-per-node 2 scripts/train.py --spec feature_specs/short_video.yaml --samples demo/samples --out demo/run
-"""
+"""Trains a model on a sample store."""
 
 from typing import Annotated
 
 import tyro
 
+from pipeline.commands.command_line import is_first_rank
 from pipeline.training.config import TrainConfig
-from pipeline.training.processes import is_first_rank
 from pipeline.training.train import plan_tables, train
+
+EXAMPLE = "--spec feature_specs/short_video.yaml --samples demo/samples --out demo/run"
 
 
 def main(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
-    """Trains a multi-task ranking model on a sample store, with a loss weight per scene and objective.
+    """Trains a multi-task ranking model on a sample store.
+
+    It reads the spec and the store, and makes a run: a folder with `config.json`, `checkpoints/`, `metrics.jsonl` and
+    `tensorboard/`.
+
+    The command runs one process. For N processes, put `.venv/bin/torchrun --nproc-per-node N` before `scripts/train.py`
+    or `.venv/bin/strata train`, in place of the Python.
 
     Args:
         config: What to train, and how.

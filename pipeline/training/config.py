@@ -1,4 +1,4 @@
-"""Everything that a run can be told: one tree, saved as `config.json`, each leaf a flag of scripts/train.py."""
+"""All options of a run, as one tree. A run saves it as `config.json`; each leaf is an option of `strata train`."""
 
 from datetime import date
 from pathlib import Path
@@ -16,60 +16,60 @@ CONFIG = "config.json"
 
 
 class LoopConfig(BaseModel):
-    """How long to train, on what batches, and when to look at the validation split."""
+    """How long to train, on which batches, and when to validate."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: PositiveInt = 2
-    """Times that training goes through the training split, at most."""
+    """Passes over the training split, at most."""
     batch_size: PositiveInt = 1024
-    """Rows of a global batch, all ranks together."""
+    """Rows of a global batch, over all ranks."""
     shuffle_rows: PositiveInt = 262_144
-    """Rows of the buffer that rows are shuffled in, all ranks together; twice as many are held in memory."""
+    """Rows of the shuffle buffer, over all ranks. Memory holds two buffers."""
     seed: int = Field(default=0, ge=0)
-    """Of the order of the rows, of the initial weights and of dropout."""
+    """Seed of the order of rows, the initial weights and dropout."""
     validate_every: int = Field(default=0, ge=0)
-    """Steps between validations, each followed by a checkpoint; 0 is once per epoch."""
+    """Steps between validations. A checkpoint follows each. 0 validates once per epoch."""
     patience: int = Field(default=2, ge=0)
-    """Validations without a lower loss after which training stops early; 0 never stops."""
+    """Validations in a row without a lower loss that end training. 0 never ends it early."""
     bad_steps: PositiveInt = 10
-    """Steps in a row with a loss or gradient that is not finite after which training stops; each is skipped."""
+    """Skipped steps in a row that end training. A step is skipped if its loss or gradient is not finite."""
     log_every: PositiveInt = 50
     """Steps between lines of metrics.jsonl."""
 
 
 class CheckpointConfig(BaseModel):
-    """How often the run is saved, and how much of it is kept. There is a checkpoint after each validation anyway."""
+    """How often to save a checkpoint, besides after each validation, and how many to keep."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     every: int = Field(default=1000, ge=0)
-    """Steps between checkpoints besides those; 0 is none."""
+    """Steps between checkpoints. 0 saves only after validations."""
     keep: PositiveInt = 2
-    """Newest checkpoints that are kept, besides the one with the lowest validation loss."""
+    """Newest checkpoints to keep. The one with the lowest validation loss is kept as well."""
 
 
 class TrainConfig(BaseModel):
-    """Trains a multi-task ranking model on a sample store, with a loss weight per scene and objective."""
+    """Everything that a training run is told."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     spec: Path
-    """The spec (YAML) that the samples were built with."""
+    """The spec (YAML) of the samples. Its weights, losses, dimensions and pooling may have changed since."""
     samples: Path
-    """The sample store made by scripts/build_samples.py."""
+    """The sample store, as `build` made it."""
     out: Path
-    """The run's folder: config.json, checkpoints/, metrics.jsonl, tensorboard/."""
+    """The new folder for the run, or with --resume the folder of a run."""
     init_from: Path | None = None
-    """An earlier run, or one of its checkpoints, to start from: its rows go where their values went in vocabularies."""
+    """An earlier run, or one of its checkpoints, to start from. Rows of tables follow their values."""
     since: date | None = None
-    """First day of the training rows (YYYY-MM-DD); by default all, or after --init-from, the days that are new."""
+    """First day of the training rows. By default the first of all, or with --init-from the first new one."""
     resume: bool = False
-    """Go on from the newest checkpoint in --out, if there is one."""
+    """Go on from the newest checkpoint in --out. Without one, the run begins anew."""
     plan: bool = False
-    """Print where the embedding tables would go, how much memory they would take and why, and stop."""
+    """Print the plan of the embedding tables (place, memory, reason), and stop."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes CUDA where each process on the machine gets a device of its own."""
+    """Where to compute. auto takes CUDA if each process of this machine can have a device of its own."""
     loop: LoopConfig = LoopConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     model: ModelConfig = ModelConfig()
@@ -78,7 +78,7 @@ class TrainConfig(BaseModel):
     schedule: ScheduleConfig = ScheduleConfig()
 
     def save(self) -> None:
-        """Paths are saved in full, so that the run can be evaluated from any folder."""
+        """Writes `config.json`. Its paths are absolute, so that the run can be evaluated from any folder."""
         paths = {
             "spec": self.spec.resolve(),
             "samples": self.samples.resolve(),

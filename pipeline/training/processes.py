@@ -31,11 +31,6 @@ class Rank:
         return self.rank == 0
 
 
-def is_first_rank() -> bool:
-    """Whether this process reports to the user. Without torchrun there is only one, and it does."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def quiet_libraries() -> None:
     """Hides warnings of libraries about each other: no user can act on them."""
     for library in ("", "torchrec", "torch.fx"):  # "" is the root logger: TorchRec uses it, Strata does not

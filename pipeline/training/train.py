@@ -88,7 +88,9 @@ def train(config: TrainConfig) -> Progress:
             if ancestor:
                 record.say(inherited)
             precision = str(loop.precision).removeprefix("torch.")
-            record.say(f"on {rank.ranks} ranks ({rank.device.type}), the dense network in {precision}")
+            more = "one process; `torchrun --nproc-per-node N` uses more"
+            processes = f"{rank.ranks} processes" if rank.ranks > 1 else more
+            record.say(f"{processes} (on {rank.device.type}, the dense network in {precision})")
             loop.run(record, interrupts)
         if loop.interrupted_by:
             sys.exit(128 + loop.interrupted_by)

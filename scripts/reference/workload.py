@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the workload that training is measured on: a spec, and a sample store of random rows for it.
 
-python scripts/reference/workload.py --out ../reference
+.venv/bin/python scripts/reference/workload.py --out ../reference
 
 20 single ids (tables of 100,000 rows), 2 lists of 20 ids on average (tables of 1,000,000 rows), all of dimension 16 and
 with Zipf's distribution, 8 numbers; 3 binary and 2 regression objectives, whose labels depend on the numbers.
@@ -25,7 +25,7 @@ from pipeline.columns import (
     sample_columns,
     scene_column,
 )
-from pipeline.command import command
+from pipeline.commands.command_line import run_script
 from pipeline.manifest import MANIFEST, LabelStatistics, Learned, Manifest, Normaliser, RawCounts, SampleFile, SplitName
 from pipeline.spec.parts import samples_fingerprint
 from pipeline.spec.spec import Spec
@@ -163,4 +163,4 @@ def _zipf(count: int, rows: int, rng: np.random.Generator) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_script(main, "--out ../reference")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds a peer's labels and counters against those of a sample store, row by row.
 
-python scripts/sample_peers/compare.py --samples demo/samples --peer labels.parquet
+.venv/bin/python scripts/sample_peers/compare.py --samples demo/samples --peer labels.parquet
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.columns import SAMPLE_ID
-from pipeline.command import command
+from pipeline.commands.command_line import run_script
 from pipeline.errors import StrataError
 
 TOLERANCE = 1e-5  # of counters, relative: a mean's float sum depends on its order; everything else must be equal
@@ -52,4 +52,4 @@ def main(samples: Path, peer: Path) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_script(main, "--samples demo/samples --peer labels.parquet")

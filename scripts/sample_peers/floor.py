@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The least that any program that builds samples has to do: read the raw files, write as many bytes as the store has.
 
-python scripts/sample_peers/floor.py --raw demo/raw --out floor.bin --size 100000000
+.venv/bin/python scripts/sample_peers/floor.py --raw demo/raw --out floor.bin --size 100000000
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.command import command
+from pipeline.commands.command_line import run_script
 
 BLOCK_BYTES = 1 << 23
 
@@ -33,4 +33,4 @@ def main(raw: Path, out: Path, size: int) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_script(main, "--raw demo/raw --out floor.bin --size 100000000")

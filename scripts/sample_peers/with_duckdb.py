@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The labels and counters of feature_specs/short_video.yaml as somebody would compute them in DuckDB.
 
-python scripts/sample_peers/with_duckdb.py --raw demo/raw --out labels.parquet
+.venv/bin/python scripts/sample_peers/with_duckdb.py --raw demo/raw --out labels.parquet
 
 The columns are those of a sample store, in one file and in any order of rows. It assumes what the simulator promises:
 a day is a UTC day, and an id is repeated by exact copies only.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 
-from pipeline.command import command
+from pipeline.commands.command_line import run_script
 
 # A check of a missing value passes, hence the coalesce. A row after the year 2100 is malformed to Strata as well.
 SQL = """
@@ -121,4 +121,4 @@ def main(raw: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_script(main, "--raw demo/raw --out labels.parquet")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The labels and counters of feature_specs/short_video.yaml as somebody would compute them in pandas.
 
-python scripts/sample_peers/with_pandas.py --raw demo/raw --out labels.parquet
+.venv/bin/python scripts/sample_peers/with_pandas.py --raw demo/raw --out labels.parquet
 
 The columns are those of a sample store, in one file and in any order of rows. It assumes what the simulator promises:
 a day is a UTC day, and impression ids are unique among users. Rows are filtered while Parquet is read, numbers are no
@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.compute as pc
 
-from pipeline.command import command
+from pipeline.commands.command_line import run_script
 
 DAY_MS = 86_400_000
 YEAR_2100_MS = 4_102_444_800_000
@@ -109,4 +109,4 @@ def trailing_counters(activity: dict[str, pd.DataFrame], key: str, first: int, l
 
 
 if __name__ == "__main__":
-    command(main)
+    run_script(main, "--raw demo/raw --out labels.parquet")

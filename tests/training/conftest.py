@@ -50,10 +50,12 @@ class Launched:
 
 @pytest.fixture(scope="session")
 def arguments(samples: Path, spec_path: Path) -> Callable[..., list[str]]:
-    """`arguments(out, "--model.head mmoe")` are the arguments of a small training run."""
+    """`arguments(out, "--model.head mmoe")` are the arguments of a small run, changed by the given options."""
 
     def complete(out: Path, options: str = "") -> list[str]:
-        return ["--spec", str(spec_path), "--samples", str(samples), "--out", str(out), *f"{SMALL} {options}".split()]
+        line = f" --spec {spec_path} --samples {samples} --out {out} {SMALL} {options}"
+        values = dict(option.partition(" ")[::2] for option in line.split(" --")[1:])
+        return [word for name, value in values.items() for word in (f"--{name}", *value.split())]
 
     return complete
 

@@ -97,7 +97,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path, arguments: A
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here CUDA is no mistake")
 def test_cuda_is_refused_where_there_is_none(tmp_path: Path, arguments: Arguments):
-    assert refusal([*arguments(tmp_path / "run"), "--device", "cuda"]) == (
+    assert refusal(arguments(tmp_path / "run", "--device cuda")) == (
         "--device cuda: there is no CUDA device; use --device cpu"
     )
     assert not (tmp_path / "run").exists()
