@@ -113,22 +113,13 @@ class Manifest(_Part):
     """Impressions that the spec's filter left out."""
     quarantine: list[BadRawFile]
 
-    def encoding(self) -> str:
-        """Tells apart stores whose numbers mean different things to a model: by the spec and all that was learned."""
-        return hashlib.sha256((self.fingerprint + self.learned.model_dump_json()).encode()).hexdigest()
+    def digest(self) -> str:
+        """Tells apart manifests that say anything else. A key at its default is left out: a new key changes nothing."""
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()
 
-    def content(self, split: SplitName) -> str:
-        """Tells apart splits of other files, or of files with other rows."""
-        files = [(file.path, file.rows, file.sha256) for file in self.files if file.split == split]
-        return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
-
-    def trained_on(self, first: str, last: str = "") -> Self:
-        """The same without the training files of days before `first` or after `last`, YYYY-MM-DD; "" is no bound."""
-        files = [
-            file
-            for file in self.files
-            if file.split != "train" or (first <= file.date and (not last or file.date <= last))
-        ]
+    def trained_since(self, first: str) -> Self:
+        """The same without the training files of days before `first`, YYYY-MM-DD."""
+        files = [file for file in self.files if file.split != "train" or first <= file.date]
         return self.model_copy(update={"files": files})
 
     def rows(self, split: SplitName) -> int:
