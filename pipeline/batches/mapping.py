@@ -184,7 +184,7 @@ class SampleMapping:
                 continue
             mapped = self._rows[feature.table][ids]
             if feature.table in self._cut:
-                cut |= _any_of_row(column, self._cut[feature.table][ids])
+                cut |= self._cut[feature.table][ids]  # a feature with quantiles has one number a row
             else:
                 self.counts.unknown += int((mapped == NEW).sum())
             rows = _replace(rows, name, _with_ids(column, np.maximum(mapped, 0)))
@@ -220,15 +220,6 @@ def _ids(column: pa.Array) -> np.ndarray:
     is_list = isinstance(column, pa.ListArray | pa.LargeListArray)
     numbers: np.ndarray = (column.flatten() if is_list else column).to_numpy()
     return numbers
-
-
-def _any_of_row(column: pa.Array, flags: np.ndarray) -> np.ndarray:
-    """Whether one of the ids of each row is flagged."""
-    if not isinstance(column, pa.ListArray | pa.LargeListArray):
-        return flags
-    ends = column.offsets.to_numpy() - column.offsets[0].as_py()
-    flagged_before = np.append(0, np.cumsum(flags))[ends]
-    return np.asarray(np.diff(flagged_before) > 0)
 
 
 def _with_ids(column: pa.Array, ids: np.ndarray) -> pa.Array:

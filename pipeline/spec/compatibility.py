@@ -14,8 +14,8 @@ FREE = re.compile(
 )
 # The samples may have more of these.
 ENTRY = re.compile(
-    rf"(columns|counters\.by|counters\.measures|{RAW_TABLE}\.columns)\..+|columns|counters|logs\.(events|profiles)|"
-    r"(tables|features|objectives|scenes|logs\.events|logs\.profiles)\.[^.]+"
+    r"(columns|counters\.by|counters\.measures|tables|features|objectives|scenes|logs\.events|logs\.profiles)\.[^.]+|"
+    rf"{RAW_TABLE}\.columns\..+|columns|counters|logs\.events|logs\.profiles"
 )
 # No stage of a build depends on it, yet a model of one kind cannot be measured as the other.
 KIND = re.compile(r"objectives\.[^.]+\.kind")

@@ -127,7 +127,13 @@ def mistakes(
     add("evaluate: run without checkpoint", {"--run": young}, young, "no complete checkpoint", "scripts/train.py")
     add("evaluate: no samples", {"--samples": nowhere}, nowhere, "no sample store", "scripts/build_samples.py")
     add("evaluate: truncated samples", {"--samples": cut}, cut_part, "bytes long", "build the samples again")
-    add("evaluate: other samples", {"--samples": others}, trained, f"cannot be used on {others}", "another tables.user.rows")
+    add(
+        "evaluate: other samples",
+        {"--samples": others},
+        trained,
+        f"cannot be used on {others}",
+        "another tables.user.rows",
+    )
     add("evaluate: no truth", {"--truth": nowhere}, nowhere)
     add("evaluate: out holds something", {"--out": samples}, samples, "choose another --out")
     return found

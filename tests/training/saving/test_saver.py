@@ -62,4 +62,4 @@ def test_if_one_rank_cannot_write_all_end_at_once_with_one_line(
     assert "File too large" in error
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] <= 6
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["vocabularies"]
+    assert list((run / "checkpoints").iterdir()) == []
