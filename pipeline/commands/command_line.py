@@ -32,7 +32,7 @@ WIDTH = 120  # characters; in a wider terminal tyro would put options side by si
 PLAINER = {
     re.compile(r"^ -+ *\n", re.MULTILINE): "",
     re.compile(r"^  -+ *$", re.MULTILINE): "",
-    re.compile(r"\{None\}\|"): "",
+    re.compile(r"\{None\}\|(\S+)"): r"\1" + len("{None}|") * " ",  # what follows keeps its place
     re.compile(r"\s*\(default:\s+None\)"): "",
     re.compile(r"\(default:\s+\)"): "(default: none)",
     re.compile(r" +$", re.MULTILINE): "",
