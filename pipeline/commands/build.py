@@ -50,7 +50,7 @@ def main(
             manifest.
         explain: Print the plan of columns, windows and partitions, and do nothing.
         audit: Recompute this many random samples of the finished store from the raw logs, slowly and plainly, and
-            compare.
+            compare. It also fails if a feature alone tells a label (see data.html).
     """
     if audit < 0 or (audit and not Folder.at(out).is_local):
         fix = "give a number of samples; the store must lie on this machine"
@@ -63,14 +63,16 @@ def main(
     _say(manifest, out)
     if Folder.at(out).is_local:
         # Not at the top: worker processes import this file, and what draws plots takes a second to import.
+        from pipeline.data_report.findings import require_no_leak
         from pipeline.data_report.report import DATA_REPORT, write_data_report
 
         findings = write_data_report(Path(out), manifest, load_statistics(Path(out)))
         print(f"{out}/{DATA_REPORT}: {len(findings)} warnings" if findings else f"{out}/{DATA_REPORT}: no warnings")
-    if audit:
-        found = audit_store(Path(out), raw, audit)
-        found.require_clean(Path(out))
-        print(f"audit: {found.values:,} values of {found.samples:,} samples are what the raw logs say")
+        if audit:
+            found = audit_store(Path(out), raw, audit)
+            found.require_clean(Path(out))
+            require_no_leak(findings, Path(out))
+            print(f"audit: {found.values:,} values of {found.samples:,} samples are what the raw logs say")
 
 
 def _say(manifest: Manifest, out: str) -> None:
