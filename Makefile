@@ -8,13 +8,14 @@ DAYS ?= 9
 PROCESSES ?= 2
 ARGS ?=
 
-.PHONY: help install install-dev demo day test lint clean
+.PHONY: help install install-dev demo day test test-slow lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    simulate logs, build samples, train PLE, evaluate: ends with a report in demo/report"
 	@echo "make day     SPEC= RAW= SAMPLES= FROM= RUN=: new days into the samples, then on from the run FROM"
-	@echo "make test    lint and run every test; ARGS='-k history' goes to pytest"
+	@echo "make test    lint and run the tests; ARGS='-k history' goes to pytest"
+	@echo "make test-slow   run the slow tests"
 	@echo "make lint    check style, format and types only"
 	@echo "make clean   remove demo/ and caches; .venv stays"
 
@@ -39,7 +40,10 @@ day: install
 	.venv/bin/python scripts/evaluate.py --run $(RUN) --samples $(SAMPLES) --split test --out $(RUN)-report
 
 test: lint
-	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+test-slow: install-dev
+	.venv/bin/python -m pytest -n 2 --dist load -m slow $(ARGS)
 
 lint: install-dev
 	.venv/bin/ruff check .

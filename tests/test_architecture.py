@@ -201,7 +201,7 @@ def test_the_libraries_we_use_do_not_cross_the_seam_either(rooms: tuple[str, ...
 
 
 # Of sample building, in the order in which they run (deal's results are found again by pieces).
-STAGES = ("deal", "pieces", "profiles", "attribute", "sum_counters", "draft", "learn", "write")
+STAGES = ("deal", "pieces", "profiles", "units", "attribute", "sum_counters", "draft", "learn", "write")
 
 
 def samples_imports(module: str) -> set[str]:

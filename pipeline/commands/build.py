@@ -11,8 +11,8 @@ from pipeline.engines import EngineName
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SplitName
 from pipeline.samples.build import build_samples, prepare
-from pipeline.samples.explain import explain as in_words
-from pipeline.samples.plan import Options
+from pipeline.samples.division import Options
+from pipeline.samples.explain import explain_build
 from pipeline.statistics import load_statistics
 from pipeline.storage import Folder
 
@@ -57,7 +57,7 @@ def main(
         raise StrataError(f"cannot audit {audit} samples of {out}", where="--audit", fix=fix)
     options = Options(engine, ray_address, workers, memory, partitions, quarantine=on_bad_file == "quarantine")
     if explain:
-        print(in_words(*prepare(spec, raw, out, options), options, Folder.at(out)))
+        print(explain_build(*prepare(spec, raw, out, options), options, Folder.at(out)))
         return
     manifest = build_samples(spec, raw, out, options)
     _say(manifest, out)

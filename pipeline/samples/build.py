@@ -1,7 +1,7 @@
 """From raw logs to the sample store: the stages in their order, each over all that it has to do.
 
-A run finds what earlier ones have finished (see work.py), so the same command starts a build, resumes one that was
-killed, adds a day and takes in a changed spec.
+A build finds what earlier ones have finished (`kept/results.py`). So the same command starts a build, resumes one that
+was killed, adds a day and takes in a changed spec.
 """
 
 import json
@@ -10,33 +10,35 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.engines import Engine, engine
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.progress import Stages, stages
 from pipeline.raw.reading import RawFile, find_files
-from pipeline.samples.finish import Outcome, finish
-from pipeline.samples.kept.lock import alone, flush_meanwhile
-from pipeline.samples.kept.results import WORK, Done, Results
-from pipeline.samples.plan import PLAN, Options, Plan, plan, split_days
-from pipeline.samples.stages.attribute import UnitDone, attribute, units
+from pipeline.samples.division import DIVISION, Division, Options, divide
+from pipeline.samples.finish import BuildResults, finish
+from pipeline.samples.kept.lock import flush_meanwhile, locked
+from pipeline.samples.kept.results import WORK, Done
+from pipeline.samples.split import split_days
+from pipeline.samples.stages.attribute import attribute
 from pipeline.samples.stages.deal import deal, deal_tasks
 from pipeline.samples.stages.draft import Day, draft_partition
 from pipeline.samples.stages.learn import learn, learn_tasks
 from pipeline.samples.stages.pieces import Cell, Pieces, pieces_by_cell
-from pipeline.samples.stages.profiles import Prepared, ProfileTask, prepare_profile
+from pipeline.samples.stages.profiles import ProfileTask, prepare_profile
 from pipeline.samples.stages.sum_counters import (
-    DailyTask,
-    Part,
+    CountFile,
+    SumDayTask,
     Summed,
-    WindowTask,
+    SumWindowsTask,
+    files_by_day,
     in_window,
-    parts_by_day,
     sum_day,
     sum_windows,
 )
+from pipeline.samples.stages.units import UnitDone, units
 from pipeline.samples.stages.write import EncodeTask, write_samples
 from pipeline.spec.file import load_spec
 from pipeline.spec.spec import Spec
@@ -55,43 +57,57 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
     """
     options = options or Options()
     spec, files, division = prepare(spec_path, raw, out, options)
-    logs, store = Folder.at(raw), Folder.at(out)
+    store, partitions = Folder.at(out), division.partitions
     with (
-        alone(store),
-        engine(options.engine, division.workers, options.ray_address) as workers,
+        locked(store),
+        engine(options.engine, division.workers, options.ray_address) as processes,
         stages(total=9 if spec.counters else 7) as progress,
     ):
-        store.write(PLAN, json.dumps({"partitions": division.partitions}).encode())
-        work = _Work(store, workers, progress)
-        partitions, quarantine = division.partitions, options.quarantine
-        tasks = deal_tasks(spec, files, store, partitions, quarantine)
-        dealt = work.do("dealing rows to partitions", deal, tasks)
+        store.write(DIVISION, json.dumps({"partitions": partitions}).encode())
+        run = _Runner(store, processes, progress).run
+        dealt = run("dealing rows to partitions", deal, deal_tasks(spec, files, store, partitions, options.quarantine))
         pieces = pieces_by_cell(dealt)
-        profiles, of_profiles = _profiles(spec, store, pieces, partitions, work)
-        done_units = work.do("attributing events to impressions", attribute, units(store, spec, pieces, of_profiles))
-        if not any(done.attributed.receipt.rows for done in done_units):
+        of_partition = _profile_tasks(spec, store, pieces, partitions)
+        different = {task.results.folder.path: task for tasks in of_partition.values() for task in tasks.values()}
+        profiles = run("preparing profiles", prepare_profile, different.values())
+        results = {name: {p: task.results for p, task in tasks.items()} for name, tasks in of_partition.items()}
+        attributed = run("attributing events to impressions", attribute, units(store, spec, pieces, results))
+        if not any(done.attributed.receipt.rows for done in attributed):
             read = sum(done.receipt.read for done in dealt if done.task.name == "impression")
             raise StrataError(f"none of the {read} impressions is usable", where=raw, fix="compare it with the spec")
-        dailies, windows = _windows(store, spec, done_units, work)
-        drafts = list(chain(*work.do("drafting samples", draft_partition, _days(spec, done_units, windows))))
-        splits = split_days({day for done in drafts for day in done.receipt.days}, spec.split, logs)
+        days_summed, windows = _sum_counters(store, spec, attributed, run)
+        days = _days_of_partitions(spec, attributed, windows)
+        drafts = list(chain(*run("drafting samples", draft_partition, days)))
+        splits = split_days({day for done in drafts for day in done.receipt.days}, spec.split, Folder.at(raw))
         train = {day for day, split in splits.items() if split == "train"}
-        outcome = Outcome(spec, spec_path, logs, store, splits, dealt, profiles, done_units, dailies, windows, drafts)
-        outcome.check()
-        learned = work.do("learning vocabularies and normalisers", learn, learn_tasks(store, spec, drafts, train))
-        # Not the tasks of learning themselves, each of which names all drafts.
+        built = BuildResults(
+            spec=spec,
+            spec_path=spec_path,
+            raw=Folder.at(raw),
+            store=store,
+            splits=splits,
+            dealt=dealt,
+            profiles=profiles,
+            units=attributed,
+            days_summed=days_summed,
+            windows=windows,
+            drafts=drafts,
+        )
+        built.check()
+        learned = run("learning vocabularies and normalisers", learn, learn_tasks(store, spec, drafts, train))
+        # Not the tasks of learning themselves: each of them names all drafts.
         parts = {done.task.name: (done.task.results, done.receipt) for done in learned}
-        encoding = [
-            EncodeTask(store, spec, draft, parts, {d: splits[d] for d in draft.receipt.days}) for draft in drafts
+        to_write = [
+            EncodeTask(store, spec, draft, parts, {day: splits[day] for day in draft.receipt.days}) for draft in drafts
         ]
-        encoded = work.do("encoding", write_samples, encoding)
+        encoded = run("encoding", write_samples, to_write)
         progress.begin("finishing")
-        return finish(outcome, learned, encoded)
+        return finish(built, learned, encoded)
 
 
 def prepare(
     spec_path: Path, raw: Path | str, out: Path | str, options: Options
-) -> tuple[Spec, dict[str, list[RawFile]], Plan]:
+) -> tuple[Spec, dict[str, list[RawFile]], Division]:
     """The spec, checked; the raw files of every table; and how the work is divided. Reads no row."""
     spec = load_spec(spec_path)
     check_lineage(spec, spec_path)
@@ -100,72 +116,73 @@ def prepare(
         raise StrataError("already exists and is not empty", where=out, fix="choose another --out, or delete it")
     files = {name: find_files(name, table, Folder.at(raw)) for name, table in spec.logs.tables().items()}
     every = [file for of_table in files.values() for file in of_table]
-    return spec, files, plan(options, spec.logs, files["impression"], every, store)
+    return spec, files, divide(options, spec.logs, files["impression"], every, store)
 
 
-class _Work:
+class _Runner:
     """Gives the tasks of one stage after the other to the engine."""
 
-    def __init__(self, store: Folder, workers: Engine, progress: Stages) -> None:
-        self._store, self._engine, self._progress = store, workers, progress
+    def __init__(self, store: Folder, processes: Engine, progress: Stages) -> None:
+        self._store, self._processes, self._progress = store, processes, progress
 
-    def do(self, stage: str, function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
+    def run(self, stage: str, function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
         self._progress.begin(stage)
         flush_meanwhile(self._store)
-        return list(self._engine.map(function, tasks))
+        return list(self._processes.map(function, tasks))
 
 
-def _profiles(
-    spec: Spec, store: Folder, pieces: dict[str, dict[Cell, Pieces]], partitions: int, work: _Work
-) -> tuple[list[Done[ProfileTask, Prepared]], dict[str, dict[int, Results]]]:
-    """The profiles; those of users by partition, others as a whole, which every partition then reads."""
+def _profile_tasks(
+    spec: Spec, store: Folder, pieces: dict[str, dict[Cell, Pieces]], partitions: int
+) -> dict[str, dict[int, ProfileTask]]:
+    """By profile and partition. Every partition reads a profile of users in part, and another as a whole."""
     tasks: dict[str, dict[int, ProfileTask]] = {}
     for name, profile in spec.logs.profiles.items():
         of_users = profile.key == spec.logs.impression.user
         of_partition = {p: pieces.get(name, {}).get((p, None), ()) for p in (range(partitions) if of_users else [0])}
         prepared = {p: ProfileTask(store, spec, name, of_part) for p, of_part in of_partition.items()}
         tasks[name] = {p: prepared[p if of_users else 0] for p in range(partitions)}
-    different = {task.results.folder.path: task for of_name in tasks.values() for task in of_name.values()}
-    done = work.do("preparing profiles", prepare_profile, different.values())
-    return done, {name: {p: task.results for p, task in of_name.items()} for name, of_name in tasks.items()}
+    return tasks
 
 
-def _windows(
-    store: Folder, spec: Spec, done_units: list[UnitDone], work: _Work
-) -> tuple[list[Done[DailyTask, Summed]], list[Done[WindowTask, Summed]]]:
+def _sum_counters(
+    store: Folder, spec: Spec, attributed: list[UnitDone], run: Callable[..., list[Any]]
+) -> tuple[list[Done[SumDayTask, Summed]], list[Done[SumWindowsTask, Summed]]]:
     """Counters that do not go by user: their sums by day, and over the windows before every day."""
     counters = spec.counters
     if not counters:
         return [], []
     shared = [by for by, key in counters.by.items() if key != spec.logs.impression.user]
-    by_day = {by: parts_by_day(done_units, by) for by in shared}
-    sums = [DailyTask(store, spec, by, day, tuple(parts)) for by in shared for day, parts in by_day[by].items()]
-    dailies = work.do("counting over earlier days", sum_day, sums)
-    summed: dict[str, dict[date, list[Part]]] = defaultdict(dict)
-    for done in dailies:
-        summed[done.task.by][done.task.day] = [Part(0, done.task.results, "counts", done.receipt.digest)]
-    days = sorted({done.attributed.task.day for done in done_units})
-    tasks = [
-        WindowTask(store, spec, by, d, in_window(summed[by], d, max(counters.days))) for by in shared for d in days
+    files = {by: files_by_day(attributed, by) for by in shared}
+    day_tasks = [SumDayTask(store, spec, by, day, tuple(of_day)) for by in shared for day, of_day in files[by].items()]
+    days_summed: list[Done[SumDayTask, Summed]] = run("counting over earlier days", sum_day, day_tasks)
+    sums: dict[str, dict[date, list[CountFile]]] = defaultdict(dict)
+    for done in days_summed:
+        sums[done.task.by][done.task.day] = [CountFile(0, done.task.results, "counts", done.receipt.digest)]
+    window_tasks = [
+        SumWindowsTask(store, spec, by, day, in_window(sums[by], day, max(counters.days)))
+        for by in shared
+        for day in sorted({done.attributed.task.day for done in attributed})
     ]
-    return dailies, list(work.do("counting over windows", sum_windows, (task for task in tasks if task.parts)))
+    return days_summed, run("counting over windows", sum_windows, [task for task in window_tasks if task.files])
 
 
-def _days(spec: Spec, done_units: list[UnitDone], windows: list[Done[WindowTask, Summed]]) -> list[list[Day]]:
+def _days_of_partitions(
+    spec: Spec, attributed: list[UnitDone], windows: list[Done[SumWindowsTask, Summed]]
+) -> list[list[Day]]:
     """By partition its days, each with the counters before it."""
     user = spec.logs.impression.user
     keys = spec.counters.by.items() if spec.counters else []
     longest = max(spec.counters.days) if spec.counters else 0
     found = {(done.task.by, done.task.day): done for done in windows}
     of_partition: dict[int, list[UnitDone]] = defaultdict(list)
-    for done in done_units:
+    for done in attributed:
         of_partition[done.attributed.task.partition].append(done)
     days: list[list[Day]] = []
     for of_one in of_partition.values():
-        own = {by: parts_by_day(of_one, by) for by, key in keys if key == user}
+        own = {by: files_by_day(of_one, by) for by, key in keys if key == user}
         days.append([])
         for done in of_one:
             day = done.attributed.task.day
-            by_user = {by: in_window(parts, day, longest) for by, parts in own.items()}
+            by_user = {by: in_window(files, day, longest) for by, files in own.items()}
             days[-1].append(Day(done, by_user, {by: found.get((by, day)) for by, key in keys if key != user}))
     return days

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pipeline.columns import feature_column, label_column
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.raw.reading import RawFile
-from pipeline.samples.plan import Options, Plan
+from pipeline.samples.division import Division, Options
 from pipeline.spec.features import (
     AnyTable,
     BucketTable,
@@ -38,8 +38,10 @@ FIRST_REDONE = {
 }
 
 
-def explain(spec: Spec, files: dict[str, list[RawFile]], division: Plan, options: Options, store: Folder) -> str:
-    """Nothing is read but the sizes of the raw files, and the manifest of the store, if there is one."""
+def explain_build(
+    spec: Spec, files: dict[str, list[RawFile]], division: Division, options: Options, store: Folder
+) -> str:
+    """Reads only the sizes of the raw files, and the manifest of the store if there is one."""
     logs = spec.logs
     lines = [f"{spec.name}: about {division.rows:,} impressions, to {store}", "", "Raw files"]
     for name, of_table in files.items():

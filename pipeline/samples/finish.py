@@ -16,13 +16,12 @@ from pipeline.samples.frames.encoding import Encoders, add_label_counts, median_
 from pipeline.samples.frames.labels import bad_label
 from pipeline.samples.frames.tallies import add_tallies, distinct_ids, smallest
 from pipeline.samples.kept.results import Done, Results
-from pipeline.samples.stages.attribute import Attribution, Unit, UnitDone
 from pipeline.samples.stages.deal import Dealt, DealTask
 from pipeline.samples.stages.draft import Draft, Drafted
-from pipeline.samples.stages.learn import Learned as LearnedPart
-from pipeline.samples.stages.learn import LearnTask, read_encoders
+from pipeline.samples.stages.learn import LearnedPart, LearnTask, read_encoders
 from pipeline.samples.stages.profiles import Prepared, ProfileTask
-from pipeline.samples.stages.sum_counters import DailyTask, Summed, WindowTask
+from pipeline.samples.stages.sum_counters import SumDayTask, Summed, SumWindowsTask
+from pipeline.samples.stages.units import Attribution, Unit, UnitDone
 from pipeline.samples.stages.write import Encoded, EncodeTask
 from pipeline.samples.store import summarise, write_store, write_vocabularies
 from pipeline.spec.features import HashTable
@@ -33,7 +32,7 @@ from pipeline.storage import Folder
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BuildResults:
     """What all tasks up to the drafts have made."""
 
     spec: Spec
@@ -44,8 +43,8 @@ class Outcome:
     dealt: list[Done[DealTask, Dealt]]
     profiles: list[Done[ProfileTask, Prepared]]
     units: list[UnitDone]
-    dailies: list[Done[DailyTask, Summed]]
-    windows: list[Done[WindowTask, Summed]]
+    days_summed: list[Done[SumDayTask, Summed]]
+    windows: list[Done[SumWindowsTask, Summed]]
     drafts: list[Done[Draft, Drafted]]
 
     @property
@@ -61,7 +60,7 @@ class Outcome:
         return summarise(self.tally, self.splits, self.spec)
 
     def check(self) -> None:
-        """Raises StrataError for weights that are none, scenes without rows, and labels that teach nothing."""
+        """Raises StrataError for bad sample weights, scenes without rows, and labels that teach nothing."""
         bad_weights = sum(done.receipt.bad_weights for done in self.drafts)
         if bad_weights:
             raise StrataError(
@@ -104,13 +103,13 @@ class Outcome:
         for name in self.spec.logs.events:
             attributed = sum(done.receipt.attributed[name] for done in self.attributed)
             outside = sum(done.receipt.outside_window[name] for done in self.attributed)
-            # Not below 0: an event counts twice if its impression's id came back within the window (README, "Limits").
+            # Not below 0: an event counts twice if its impression's id comes back within the window (docs/limits.md).
             without = max(0, raw[name].kept - attributed - outside)
             counts[name] = EventCounts(attributed=attributed, without_impression=without, outside_window=outside)
         return counts
 
     def rejected(self) -> dict[str, list[Results]]:
-        """By table the results that hold rejected rows."""
+        """The results that hold rejected rows, by table."""
         parts: dict[str, list[Results]] = {}
         for done in self.dealt:
             if done.receipt.rejected:
@@ -125,7 +124,13 @@ class Outcome:
 
     def results(self) -> set[str]:
         """The paths of all results."""
-        of_tasks: Iterable[Done[Any, Any]] = (*self.dealt, *self.profiles, *self.dailies, *self.windows, *self.drafts)
+        of_tasks: Iterable[Done[Any, Any]] = (
+            *self.dealt,
+            *self.profiles,
+            *self.days_summed,
+            *self.windows,
+            *self.drafts,
+        )
         paths = {done.task.results.folder.path for done in of_tasks}
         for done in self.units:
             unit = done.attributed.task
@@ -135,23 +140,23 @@ class Outcome:
 
 
 def finish(
-    outcome: Outcome, learned: list[Done[LearnTask, LearnedPart]], encoded: list[Done[EncodeTask, Encoded]]
+    built: BuildResults, learned: list[Done[LearnTask, LearnedPart]], encoded: list[Done[EncodeTask, Encoded]]
 ) -> Manifest:
-    """Writes what lies beside the samples, the manifest last; then deletes what the store no longer needs."""
-    spec, store = outcome.spec, outcome.store
+    """Writes what lies beside the samples, and the manifest last. Then deletes what the store no longer needs."""
+    spec, store = built.spec, built.store
     files = sorted((f for done in encoded for f in done.receipt.files), key=lambda file: (file.date, file.path))
     if not any(file.split == "train" for file in files):
-        raise StrataError("downsample: leaves no row for training", where=outcome.spec_path, fix="keep more of them")
+        raise StrataError("downsample: leaves no row for training", where=built.spec_path, fix="keep more of them")
     encoders = read_encoders({done.task.name: (done.task.results, done.receipt) for done in learned})
     rows = {name: encoders.rows(name, table) for name, table in spec.tables.items()}
     label_counts = add_label_counts(done.task.results.read("baselines") for done in encoded)
-    labels, days = outcome.summary
-    raw = outcome.raw_counts()
-    without = [done.receipt.without_profile for done in outcome.drafts]
+    labels, days = built.summary
+    raw = built.raw_counts()
+    without = [done.receipt.without_profile for done in built.drafts]
     manifest = Manifest(
         spec=spec,
         fingerprint=samples_fingerprint(spec),
-        raw_folder=str(outcome.raw),
+        raw_folder=str(built.raw),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files=files,
         learned=Learned(
@@ -163,19 +168,19 @@ def finish(
         ),
         labels=labels,
         raw=raw,
-        events=outcome.event_counts(raw),
+        events=built.event_counts(raw),
         without_profile={name: sum(of_draft[name] for of_draft in without) for name in spec.logs.profiles},
-        filtered=sum(done.receipt.filtered for done in outcome.drafts),
+        filtered=sum(done.receipt.filtered for done in built.drafts),
         quarantine=[
             BadRawFile(table=done.task.name, file=str(done.task.file), reason=done.receipt.bad)
-            for done in outcome.dealt
+            for done in built.dealt
             if done.receipt.bad
         ],
     )
-    statistics = Statistics(days=_with_coverage(days, encoded), distinct=_distinct(spec, encoders, outcome.drafts))
-    used = outcome.results() | {done.task.results.folder.path for done in learned}
+    statistics = Statistics(days=_with_coverage(days, encoded), distinct=_distinct(spec, encoders, built.drafts))
+    used = built.results() | {done.task.results.folder.path for done in learned}
     used |= {done.task.results.folder.path for done in encoded}
-    write_store(manifest, statistics, outcome.rejected(), used, store)
+    write_store(manifest, statistics, built.rejected(), used, store)
     return manifest
 
 
@@ -187,7 +192,7 @@ def _add(parts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def _with_coverage(days: dict[date, DayStatistics], encoded: list[Done[EncodeTask, Encoded]]) -> list[DayStatistics]:
-    """The days with what encoding found: values of features with a vocabulary, and those without a row of their own."""
+    """Adds what encoding found to each day: values of features with a vocabulary, and those without a row."""
     of_day = {
         day: {
             part: _add(getattr(done.receipt, part)[day] for done in encoded if day in getattr(done.receipt, part))
@@ -199,7 +204,7 @@ def _with_coverage(days: dict[date, DayStatistics], encoded: list[Done[EncodeTas
 
 
 def _distinct(spec: Spec, encoders: Encoders, drafts: list[Done[Draft, Drafted]]) -> dict[str, int]:
-    """The number of different ids of each table with a vocabulary (as far as it has them) or a hash."""
+    """The number of different ids of each hash table, and of each vocabulary as far as it has them."""
     found = {name: vocabulary.height for name, vocabulary in encoders.vocabularies.items()}
     for name, table in spec.tables.items():
         if isinstance(table, HashTable):

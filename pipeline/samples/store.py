@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.columns import DAY
 from pipeline.manifest import MANIFEST, LabelStatistics, Manifest, SplitName, Vocabulary
 from pipeline.raw.reading import REJECTED
-from pipeline.samples.kept.lock import settle
+from pipeline.samples.kept.lock import commit
 from pipeline.samples.kept.results import RECEIPT, WORK, Results
 from pipeline.spec.spec import Spec
 from pipeline.statistics import STATISTICS, DayStatistics, SceneStatistics, Statistics
@@ -59,7 +59,7 @@ def write_store(
     for name, parts in rejected.items():
         store.write(f"rejected/{name}.parquet", partial(_write_parts, parts))
     store.write(STATISTICS, statistics.model_dump_json(indent=1).encode())
-    settle(store)
+    commit(store)
     store.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
 
     work = store / WORK

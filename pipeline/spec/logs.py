@@ -74,7 +74,7 @@ class Logs(Part):
         """The raw tables whose rows happened at a time."""
         return {"impression": self.impression, **self.events}
 
-    def key_of(self, table: str) -> str:
+    def key_in_spec(self, table: str) -> str:
         """The key in the spec of a raw table."""
         if table == "impression":
             return "logs.impression"

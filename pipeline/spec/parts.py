@@ -150,20 +150,14 @@ def changed_parts(old: Spec, new: Spec) -> dict[str, list[str]]:
     come in their order. Those after the first are done again as far as their input changes with it.
     """
     before, after = all_parts(old), all_parts(new)
-    differ = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-    found: dict[str, set[str]] = {}
-    for key in differ:
-        found.setdefault(_first_stage(key), set()).add(key)
-    named: dict[str, list[str]] = {}
-    told: set[str] = set()
-    for folder in [*(stage.folder for stage in STAGES), BY_DAYS, NO_STAGE]:
-        names = {_shortest(key, before, after) for key in found.get(folder, ())} - told
-        # The names of a mapping differ because one of them is new or gone, which is told already, or by their order.
-        names -= {name for name in names if name.endswith((NAMES, ORDER)) and _has_new_name(name, before, after)}
-        told |= names
-        if names:
-            named[folder] = sorted(names)
-    return named
+    order = [*(stage.folder for stage in STAGES), BY_DAYS, NO_STAGE]
+    first: dict[str, str] = {}
+    for key in before.keys() | after.keys():
+        if before.get(key) != after.get(key):
+            stage = _first_stage(key)
+            for name in _names(key, before, after):
+                first[name] = min(stage, first.get(name, stage), key=order.index)
+    return {stage: names for stage in order if (names := sorted(name for name, of in first.items() if of == stage))}
 
 
 def stages_after(folder: str) -> list[str]:
@@ -220,19 +214,22 @@ def _first_stage(key: str) -> str:
     return NO_STAGE
 
 
-def _shortest(key: str, before: Parts, after: Parts) -> str:
-    """The shortest beginning of a key that only one of the two specs has; the key itself where both have it."""
-    if key in before and key in after:
-        return key
-    fewer = before if key in after else after
-    parts = key.split(".")
-    starts = (".".join(parts[:length]) for length in range(1, len(parts)))
-    return next((s for s in starts if not any(k == s or k.startswith((f"{s}.", f"{s} (")) for k in fewer)), key)
+def _names(key: str, before: Parts, after: Parts) -> list[str]:
+    """What to call a part that differs: the shortest beginning of its key that only one of the two specs has.
 
-
-def _has_new_name(key: str, before: Parts, after: Parts) -> bool:
+    The names of a mapping differ because some are new or gone: these are named.
+    """
     mapping = key.removesuffix(NAMES).removesuffix(ORDER)
-    return before.get(mapping + NAMES) != after.get(mapping + NAMES)
+    if mapping != key and mapping + NAMES in before and mapping + NAMES in after:
+        differ = set(before[mapping + NAMES]) ^ set(after[mapping + NAMES])
+        return [f"{mapping}.{name}" for name in differ] or [key]
+    if key in before and key in after:
+        return [key]
+    fewer = before if key in after else after
+    parts = mapping.split(".")
+    starts = (".".join(parts[:length]) for length in range(1, len(parts)))
+    only_one = (s for s in starts if not any(k == s or k.startswith((f"{s}.", f"{s} (")) for k in fewer))
+    return [next(only_one, mapping)]
 
 
 def _digest(parts: Parts) -> str:

@@ -15,7 +15,7 @@ from pipeline.audit.expected import hashed_row
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, load_manifest
 from pipeline.samples.build import build_samples
-from pipeline.samples.plan import Options
+from pipeline.samples.division import Options
 
 ROOT = Path(__file__).parents[2]
 KUAIRAND = ROOT.parent / "shared" / "data" / "kuairand_pure"

@@ -12,9 +12,9 @@ import pytest
 
 from pipeline.errors import StrataError
 from pipeline.manifest import BadRawFile, Manifest, load_manifest
-from pipeline.raw.reading import BadFile, checked_tables, find_files, read_chunks, required_columns
+from pipeline.raw.reading import BadFile, find_files, read_chunks
 from pipeline.samples.build import build_samples
-from pipeline.samples.plan import Options
+from pipeline.samples.division import Options
 from pipeline.samples.stages.deal import DealTask, deal, deal_tasks
 from pipeline.simulation.config import SimulationConfig
 from pipeline.simulation.simulate import simulate_logs
@@ -151,11 +151,11 @@ def test_the_command_names_what_is_in_quarantine(log: Path, spec_path: Path, tmp
 def tasks(log: Path, spec_path: Path, tmp_path: Path) -> Callable[[bool], dict[Path, DealTask]]:
     """Lists what is to be dealt, by the path of the file."""
     spec = load_spec(spec_path)
-    tables, raw, store = checked_tables(spec.logs), Folder.at(log), Folder.at(tmp_path / "samples")
+    raw, store = Folder.at(log), Folder.at(tmp_path / "samples")
 
     def listed(quarantine: bool) -> dict[Path, DealTask]:
-        files = {name: find_files(name, table, raw) for name, table in tables.items()}
-        found = deal_tasks(spec.logs, tables, required_columns(spec.logs), files, store, 1, quarantine)
+        files = {name: find_files(name, table, raw) for name, table in spec.logs.tables().items()}
+        found = deal_tasks(spec, files, store, 1, quarantine)
         return {Path(str(task.file)): task for task in found}
 
     return listed
@@ -185,7 +185,7 @@ def test_a_file_that_grows_while_it_is_read_is_bad(tasks: Callable[[bool], dict[
     path = log / "click" / "2026-03-02-000.csv"
     path.write_text("impression_id,user_id,time_ms\n1,1,1772323200000\n")
     task = tasks(False)[path]
-    chunks = read_chunks(task.name, task.table, task.file, set(task.required))
+    chunks = read_chunks(task.name, task.table, task.file, set())
     assert next(chunks).rows.height == 1
     with path.open("a") as file:
         file.write("2,2,1772323200000\n")

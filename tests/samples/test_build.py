@@ -14,8 +14,8 @@ from polars.testing import assert_frame_equal
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest, SampleFile, load_manifest
 from pipeline.samples.build import build_samples
+from pipeline.samples.division import Options
 from pipeline.samples.frames.hashing import user_hash
-from pipeline.samples.plan import Options
 from pipeline.statistics import load_statistics
 
 

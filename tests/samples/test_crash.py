@@ -17,8 +17,8 @@ import pytest
 from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST, load_manifest
 from pipeline.samples.build import build_samples
-from pipeline.samples.kept.lock import CLOCK_ERROR_S, UNSETTLED
-from pipeline.samples.plan import Options
+from pipeline.samples.division import Options
+from pipeline.samples.kept.lock import CLOCK_ERROR_S, UNCOMMITTED
 from pipeline.simulation.config import SimulationConfig
 from pipeline.simulation.simulate import simulate_logs
 from pipeline.spec.file import load_spec
@@ -247,7 +247,7 @@ def test_after_a_power_cut_what_may_not_have_reached_the_disk_is_made_again(
     process = start(store)
     assert not finished_before(process, store, 40)
     kill(process, parent_only=False)
-    mark = store / UNSETTLED
+    mark = store / UNCOMMITTED
     mark_time = mark.stat().st_mtime
     since = [Path(path) for path in files(store) - settled if path.endswith(".arrow")]
     assert since

@@ -12,11 +12,11 @@ import pytest
 
 from pipeline.manifest import Manifest, load_manifest
 from pipeline.samples.build import build_samples
-from pipeline.samples.changes import changes
-from pipeline.samples.plan import Options
+from pipeline.samples.division import Options
 from pipeline.simulation.config import SimulationConfig
 from pipeline.simulation.simulate import simulate_logs
 from pipeline.spec.file import load_spec
+from pipeline.spec.parts import BY_DAYS, NO_STAGE, changed_parts
 
 LOG = SimulationConfig(
     users=150,
@@ -297,12 +297,12 @@ def test_a_changed_feature_keeps_all_that_comes_before_drafts(
 
 
 EDITS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
-    "dim": (["city: {encode: vocab, dim: 8}", "city: {encode: vocab, dim: 4}"], {"nothing": ["tables.city.dim"]}),
+    "dim": (["city: {encode: vocab, dim: 8}", "city: {encode: vocab, dim: 4}"], {NO_STAGE: ["tables.city.dim"]}),
     "min_count": (
         ["video: {encode: vocab, min_count: 2, dim: 16}", "video: {encode: vocab, min_count: 3, dim: 16}"],
-        {"encoding": ["tables.video.min_count"]},
+        {"learned": ["tables.video.min_count"]},
     ),
-    "split": (["valid_days: 1", "valid_days: 2"], {"encoding": ["split.valid_days"]}),
+    "split": (["split: {valid_days: 1, test_days: 1}", "split: {valid_days: 2, test_days: 2}"], {BY_DAYS: ["split"]}),
     "source": (
         ["position: {kind: dense}", "position: {kind: dense, source: position + 1}"],
         {"drafts": ["features.position.source"]},
@@ -313,11 +313,11 @@ EDITS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
     ),
     "feature gone": (["  position: {kind: dense}\n", ""], {"drafts": ["features.position"]}),
     "filter": (["split: {", "filter: position < 5\nsplit: {"], {"drafts": ["filter"]}),
-    "weight": (["play_time: 0.5", "play_time: 0.7"], {"nothing": ["scenes.player.weights.play_time"]}),
+    "weight": (["play_time: 0.5", "play_time: 0.7"], {NO_STAGE: ["scenes.player.weights.play_time"]}),
     "learned elsewhere": (["like: 1.0}", "like: 1.0, stay: 0.5}"], {"drafts": ["scenes.player.weights.stay"]}),
     "label": (["label: like}", "label: like and play}"], {"drafts": ["objectives.like.label"]}),
-    "window of counters": (["days: [7]", "days: [7, 1]"], {"counters": ["counters.days"]}),
-    "column": (["age_days: (time_ms", "age_days: (1 + time_ms"], {"counters": ["columns.age_days"]}),
+    "window of counters": (["days: [7]", "days: [7, 1]"], {"windows": ["counters.days"]}),
+    "column": (["age_days: (time_ms", "age_days: (1 + time_ms"], {"counted": ["columns.age_days"]}),
     "window of an event": (
         [
             "columns: {impression_id: int64, user_id: int64, time_ms: int64, dwell_ms: int64}\n"
@@ -325,13 +325,13 @@ EDITS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
             "columns: {impression_id: int64, user_id: int64, time_ms: int64, dwell_ms: int64}\n"
             '      checks: ["dwell_ms >= 0"]\n      time: time_ms\n      within_s: 600',
         ],
-        {"attribution": ["logs.events.stay.within_s"]},
+        {"attributed": ["logs.events.stay.within_s"]},
     ),
     "zone and weight": (
         ["timezone: UTC", "timezone: Asia/Tokyo", "play_time: 0.5", "play_time: 0.7"],
-        {"dealing": ["logs.timezone"], "nothing": ["scenes.player.weights.play_time"]},
+        {"dealt": ["logs.timezone"], NO_STAGE: ["scenes.player.weights.play_time"]},
     ),
-    "check": (['checks: ["play_ms >= 0"]', 'checks: ["play_ms > 0"]'], {"dealing": ["logs.events.play.checks"]}),
+    "check": (['checks: ["play_ms >= 0"]', 'checks: ["play_ms > 0"]'], {"dealt": ["logs.events.play.checks"]}),
     "nothing": ([], {}),
 }
 
@@ -341,16 +341,9 @@ def test_changes_are_named_with_the_stage_that_they_redo(name: str, spec_path: P
     edits, expected = EDITS[name]
     spec = tmp_path / "spec.yaml"
     spec.write_text(edited(spec_path.read_text(), *edits))
-    assert changes(load_spec(spec_path), load_spec(spec)) == expected
+    assert changed_parts(load_spec(spec_path), load_spec(spec)) == expected
 
 
-FIRST_MADE = {
-    "dealing": "dealt",
-    "attribution": "attributed",
-    "counters": "counted",
-    "drafts": "drafts",
-    "encoding": "learned",
-}
 ORDER = ["dealt", "attributed", "counted", "drafts", "learned"]
 
 
@@ -364,7 +357,7 @@ def test_the_stage_that_changes_name_is_where_work_begins_again(
     spec.write_text(edited(dated_spec.read_text(), *edits))
     build(spec, whole_log, store)
     anew = [stage for stage in ORDER if not finished(store, stage).items() <= before[stage].items()]
-    assert anew[0] == FIRST_MADE[next(iter(expected))]
+    assert anew[0] == next(iter(expected))
 
 
 # ------------------------------------------------------------------------------------------------------ --explain

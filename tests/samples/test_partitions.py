@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.manifest import Manifest, load_manifest
 from pipeline.samples.build import build_samples
-from pipeline.samples.plan import Options
+from pipeline.samples.division import Options
 from pipeline.simulation.config import SimulationConfig
 from pipeline.simulation.simulate import simulate_logs
 from pipeline.spec.file import load_spec

@@ -1,4 +1,4 @@
-"""What is known of an impression beside its own columns: profiles in force, and columns derived from all of it."""
+"""The context of an impression: the profiles in force, and the derived columns."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ REPEAT = "repeats so far"  # of an impression's id, earlier in the order of the 
 def append_context(impressions: pl.LazyFrame, profiles: Mapping[str, pl.LazyFrame], spec: Spec) -> pl.LazyFrame:
     """Adds `impression_time`, `local_day`, the `day` of filing, profile columns and the spec's derived columns.
 
-    Rows keep their order. Columns that are not asked for later cost nothing: Polars leaves them out.
+    Rows keep their order. Columns that nobody asks for later cost nothing: Polars leaves them out.
     """
     logs = spec.logs
     impressions = impressions.with_columns(
@@ -64,7 +64,7 @@ def without_column(profile: str) -> str:
 
 
 def count_repeats(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:
-    """Adds how many rows before each have the same id: interaction logs may repeat one with other content."""
+    """Adds how many earlier rows have the same id: interaction logs may repeat an id with other content."""
     ids = list(dict.fromkeys((*logs.impression.id, logs.impression.user)))
     if logs.events or impressions.select(pl.struct(ids).is_first_distinct().all()).item():
         return impressions.with_columns(pl.lit(0).alias(REPEAT))

@@ -1,8 +1,8 @@
 """Trailing counters: what a user, video or author did on the days before the impression's day.
 
-Only completed days count: a sample of day d sees days d - N to d - 1, so no event of its own day. An event
-counts on the local day on which it happened. Sums are of whole numbers and of decimals, so that they do not depend on
-the order in which rows, partitions and days are added up.
+Only completed days count: a sample of day d sees days d - N to d - 1, and no event of its own day. An event counts on
+the local day on which it happened. Sums are of whole numbers and of decimals, so they do not depend on the order in
+which rows, partitions and days are added.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from pipeline.sql.expressions import parse
 
 EXACT = pl.Decimal(38, 9)
 KEY = "key"
-MOST = 1e18  # a value from here on is no measurement; decimals hold the sum of any number of smaller ones
+MOST = 1e18  # larger values are no measurements; decimals hold the sum of any number of smaller ones
 
 
 def daily_counts(events: dict[str, pl.DataFrame], counters: Counters, key: str) -> pl.DataFrame:
@@ -50,15 +50,15 @@ def daily_counts(events: dict[str, pl.DataFrame], counters: Counters, key: str) 
 
 
 def add_up(parts: Iterable[pl.LazyFrame], by: list[str]) -> pl.LazyFrame:
-    """The sums of several daily counts; what one of them lacks counts as nothing."""
+    """The sums of several daily counts. A key or a column that one of them lacks counts as 0 there."""
     return pl.concat(parts, how="diagonal").group_by(by).agg(pl.all().sum())
 
 
 def windows(days: Iterable[tuple[int, pl.LazyFrame]], counters: Counters, by: str) -> pl.DataFrame:
     """A row per key with the columns `<by>_<measure>_<N>d`, each over the last N days, as float32.
 
-    `days` are the daily counts of the days before one day, with how many days before it each lies. A mean is null
-    where nothing happened.
+    `days` are daily counts, each with how many days before the day at hand it lies. A mean is null where nothing
+    happened.
     """
     shifted = [frame.drop(LOCAL_DAY, strict=False).with_columns(pl.lit(back).alias("back")) for back, frame in days]
     every = pl.concat(shifted, how="diagonal")
@@ -79,7 +79,7 @@ def windows(days: Iterable[tuple[int, pl.LazyFrame]], counters: Counters, by: st
 def append_counters(
     samples: pl.LazyFrame, found: Mapping[str, pl.LazyFrame | None], counters: Counters
 ) -> pl.LazyFrame:
-    """Joins the windows of every key; a key has none on the first day. Rows keep their order.
+    """Joins the windows of every key; on the first day there are none. Rows keep their order.
 
     A count is 0 where nothing happened; a mean is then null.
     """

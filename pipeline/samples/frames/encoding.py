@@ -1,4 +1,4 @@
-"""Learns vocabularies, quantiles and normalisers from tallies of training rows; turns feature values into numbers."""
+"""Encoding: vocabularies, quantiles and normalisers are fitted to tallies, and turn feature values into numbers."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,10 +9,10 @@ import polars as pl
 
 from pipeline.columns import DAY, feature_column, label_column
 from pipeline.manifest import Normaliser
-from pipeline.samples.frames.dictionary import Coded
+from pipeline.samples.frames.dictionary import DictionaryEncoded
 from pipeline.samples.frames.features import split_list, start_column
 from pipeline.samples.frames.hashing import hash_index
-from pipeline.samples.frames.history import Stretches, flatten, list_series, stretch
+from pipeline.samples.frames.history import Spans, flatten, list_series, lists_of_spans
 from pipeline.samples.frames.labels import learned_rows
 from pipeline.samples.frames.tallies import COUNT, SLOT, VALUE, significant
 from pipeline.spec.features import (
@@ -34,12 +34,12 @@ MANY_COUNTS = 500_000  # rows of counts that are worth adding up before there ar
 
 @dataclass(frozen=True)
 class Encoders:
-    """What encoding needs beyond the spec; all of it learned on the training split."""
+    """What encoding needs beyond the spec. All of it is learned on the training split."""
 
     vocabularies: dict[str, pl.DataFrame]
     """Per vocab table: value, index (from 1, the most frequent value first) and count."""
     boundaries: dict[str, list[float]]
-    """Per quantile table: the inner boundaries; a value belongs to the bucket of the boundaries at or below it."""
+    """Per quantile table: the inner boundaries. A value's bucket is the number of boundaries at or below it, plus 1."""
     normalisers: dict[str, Normaliser]
 
     def rows(self, name: str, table: AnyTable) -> int:
@@ -79,21 +79,21 @@ def fit_normalisers(sums: pl.DataFrame, spec: Spec) -> dict[str, Normaliser]:
         rows, total, squares = (math.fsum(parts[column].to_list()) for column in (COUNT, "sum", "squares"))
         mean = total / rows if rows else 0.0
         std = math.sqrt(max(0.0, squares / rows - mean * mean)) if rows else 0.0
-        # What rounding leaves of the squares of a constant is no spread.
+        # The squares of a constant leave rounding errors, which are no spread.
         normalisers[str(name)] = Normaliser(mean=mean, std=std if std > 1e-7 * abs(mean) else 1.0)
     return {name: normalisers.get(name, Normaliser(mean=0.0, std=1.0)) for name in spec.standardised}
 
 
-def encode(samples: Coded, past: Mapping[str, pl.Series], spec: Spec, encoders: Encoders) -> pl.DataFrame:
+def encode(samples: DictionaryEncoded, past: Mapping[str, pl.Series], spec: Spec, encoders: Encoders) -> pl.DataFrame:
     """Every feature column as the model reads it: int32, list of int32, or float32 without nulls.
 
-    `past` has per history the column that its stretches lie in, encoded.
+    `past` has the encoded column that the spans of each history lie in.
     """
     columns, rows = [], samples.rows
     for name, feature in spec.sparse_features.items():
         codes, table = rows[feature_column(name)], spec.tables[feature.table]
         if isinstance(feature, HistoryFeature):
-            encoded = stretch(past[name], Stretches(rows[start_column(name)].to_numpy(), codes.to_numpy()))
+            encoded = lists_of_spans(past[name], Spans(rows[start_column(name)].to_numpy(), codes.to_numpy()))
         elif isinstance(feature, IdFeature):
             found = index(samples.values[name], feature.table, table, encoders).to_numpy()
             encoded = pl.Series(np.append(np.int32(0), found)[codes.to_numpy()])
@@ -112,13 +112,13 @@ def encode(samples: Coded, past: Mapping[str, pl.Series], spec: Spec, encoders: 
 
 
 def encode_past(past: Mapping[str, pl.Series], spec: Spec, encoders: Encoders) -> dict[str, pl.Series]:
-    """The rows of the past values of each history in its table."""
+    """Encodes the past values of each history."""
     tables = {name: spec.sparse_features[name].table for name in past}
     return {name: index(values, tables[name], spec.tables[tables[name]], encoders) for name, values in past.items()}
 
 
 def index(values: pl.Series, name: str, table: AnyTable, encoders: Encoders) -> pl.Series:
-    """The row of each value in its embedding table; row 0 for a missing value, and for one without a row."""
+    """The row of each value in its embedding table. Row 0 is for missing values and for those without a row."""
     match table:
         case VocabTable():
             vocabulary = encoders.vocabularies[name].select(VALUE, INDEX)
@@ -152,7 +152,7 @@ def label_counts(train: pl.DataFrame, spec: Spec) -> pl.DataFrame:
 
 
 def add_label_counts(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """The counts of many parts added up, some at a time: memory is that of the different labels."""
+    """Adds up the counts of many parts, some at a time: memory is that of the different labels."""
     total, waiting = pl.DataFrame(schema=LABEL_COUNTS), list[pl.DataFrame]()
     for part in parts:
         waiting.append(part)

@@ -6,23 +6,23 @@ import numpy as np
 import polars as pl
 
 from pipeline.columns import EVENT_TIME, feature_column
-from pipeline.samples.frames.history import VALUE, Stretches
+from pipeline.samples.frames.history import VALUE, Spans
 from pipeline.spec.features import DenseFeature, HistoryFeature, IdFeature, IdListFeature
 from pipeline.spec.spec import Spec
 from pipeline.sql.expressions import parse
 
 
-def append_features(samples: pl.LazyFrame, stretches: Mapping[str, Stretches], spec: Spec) -> pl.LazyFrame:
-    """Adds `feature_<name>` for every feature: an id, or a number after log1p (float64 if it is to be standardised).
+def append_features(samples: pl.LazyFrame, spans: Mapping[str, Spans], spec: Spec) -> pl.LazyFrame:
+    """Adds `feature_<name>` for every feature: an id, or a number after log1p (float64 if it is standardised later).
 
-    Of an id_list, the text that it is split from; of a history, the length of its stretch of past values, and as
-    `start_<name>` where it starts. Lists are made when samples are written: until then they would cost the most.
+    An id_list stays the text that it is split from. A history is the length of its span of past values, with its
+    start in `start_<name>`. Lists would cost the most, so they are made only when samples are written.
     """
     columns: list[pl.Expr | pl.Series] = []
     for name, feature in spec.features.items():
         if isinstance(feature, HistoryFeature):
-            columns.append(pl.Series(start_column(name), stretches[name].start.astype(np.int32)))
-            columns.append(pl.Series(feature_column(name), stretches[name].length.astype(np.int32)))
+            columns.append(pl.Series(start_column(name), spans[name].start.astype(np.int32)))
+            columns.append(pl.Series(feature_column(name), spans[name].length.astype(np.int32)))
         else:
             columns.append(value_of(name, feature).alias(feature_column(name)))
     return samples.with_columns(columns)
@@ -33,7 +33,7 @@ def start_column(history: str) -> str:
 
 
 def past_values(events: pl.DataFrame, feature: HistoryFeature, user: str) -> pl.DataFrame:
-    """What a history may hold: `user`, `event_time_ms` and `value` of the events that it is about."""
+    """`user`, `event_time_ms` and `value` of the events that a history is about."""
     past = events.lazy()
     if feature.where:
         past = past.filter(parse(feature.where))
@@ -47,7 +47,7 @@ def value_of(name: str, feature: IdFeature | IdListFeature | DenseFeature) -> pl
         return value
     number = value.cast(pl.Float64)
     finite = pl.when(number.is_finite()).then(number)
-    # log1p continued as an odd function, so that a negative number has a value as well.
+    # log1p as an odd function, so that a negative number has a value as well.
     number = finite.abs().log1p() * finite.sign() if "log1p" in feature.normalise else finite
     return number if "standardise" in feature.normalise else number.cast(pl.Float32)
 

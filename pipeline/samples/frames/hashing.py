@@ -1,7 +1,7 @@
-"""A hash for ids that is stable for ever: 64-bit FNV-1a of the id's text in UTF-8.
+"""A hash of ids that never changes: 64-bit FNV-1a of the id's text in UTF-8.
 
-Fixed algorithm (Fowler, Noll, Vo; offset basis 14695981039346656037, prime 1099511628211), the same for an id that
-one log writes as a number and another as text. Published test vectors: "" -> cbf29ce484222325,
+The algorithm is fixed (Fowler, Noll, Vo; offset basis 14695981039346656037, prime 1099511628211). An id has the same
+hash whether a log writes it as a number or as text. Published test vectors: "" -> cbf29ce484222325,
 "a" -> af63dc4c8601ec8c, "foobar" -> 85944171f73967e8.
 """
 
@@ -41,14 +41,14 @@ def mixed_hash(values: pl.Series) -> np.ndarray:
 
 
 def user_hash(users: pl.Series) -> np.ndarray:
-    """What rows are dealt and ordered by, [N] uint64: whole numbers mixed by SplitMix64, others `mixed_hash`."""
+    """The hash by which rows are dealt and sorted, [N] uint64: of whole numbers SplitMix64, of others `mixed_hash`."""
     if users.dtype.is_integer():
         return _mixed(users.cast(pl.Int64).to_numpy().view(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
     return _of_each_different(users, mixed_hash)
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """SplitMix64 (Steele, Lea, Flood, 2014) from its increment on, which the caller adds."""
+    """SplitMix64 (Steele, Lea, Flood, 2014); the caller has added its increment."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: np.ndarray = numbers ^ (numbers >> np.uint64(31))
@@ -58,7 +58,7 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
 def hash_index(values: pl.Series, rows: int) -> pl.Series:
     """The row of each id in a table of `rows` rows: 1 to rows - 1, or 0 for a missing id.
 
-    The upper half of the hash is folded into the lower one, which alone is weak in FNV-1a.
+    The upper half of the hash is folded into the lower half, which is weak in FNV-1a.
     """
 
     def index(different: pl.Series) -> np.ndarray:
@@ -70,7 +70,7 @@ def hash_index(values: pl.Series, rows: int) -> pl.Series:
 
 
 def _of_each_different(values: pl.Series, function: Callable[[pl.Series], np.ndarray]) -> np.ndarray:
-    """What the function gives for each value; it is called on the different values only, as ids repeat."""
+    """The function's result for each value. It is called on the different values only, because ids repeat."""
     different = values.alias("value").unique()
     results = pl.DataFrame({"value": different, "result": function(different)})
     asked = values.alias("value").to_frame()

@@ -1,7 +1,7 @@
 """History features: what a user did last, strictly before the impression.
 
-A history is kept as a stretch of one column of past values: where it starts and how long it is. The lists themselves
-are made when samples are written, so that until then a row costs two numbers instead of a list.
+A history is kept as a span of one column of past values: its start and its length. The lists themselves are made when
+samples are written. Until then a row costs two numbers instead of a list.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ VALUE = "value"
 
 
 @dataclass(frozen=True)
-class Stretches:
-    """Per impression the last values before it, oldest first: `length` values of a column from `start` on."""
+class Spans:
+    """The last values before each impression, oldest first: `length` values of a column, from `start` on."""
 
     start: np.ndarray
     length: np.ndarray
 
 
-def in_order(past: pl.DataFrame) -> pl.DataFrame:
+def sort_past(past: pl.DataFrame) -> pl.DataFrame:
     """Past events (`user`, `event_time_ms`, `value`) by user and time.
 
     Events of the same time are ordered by value, so that the result does not depend on the order of the log.
@@ -31,13 +31,13 @@ def in_order(past: pl.DataFrame) -> pl.DataFrame:
     return past.drop_nulls().sort("user", EVENT_TIME, VALUE)
 
 
-def look_up(asked: pl.DataFrame, past: pl.DataFrame, last: int) -> Stretches:
-    """The stretch of `past`, which must be in order, that each row of `asked` (`user`, `time_ms`) may see.
+def find_spans(asked: pl.DataFrame, past: pl.DataFrame, last: int) -> Spans:
+    """The span of `past` that each row of `asked` (`user`, `time_ms`) may see; `past` is sorted by `sort_past`.
 
-    At most `last` events, and strictly before the row's time: an event of the same ms is not among them.
+    It has at most `last` events, all strictly before the row's time: an event of the same ms is not among them.
     """
     if past.is_empty() or asked.is_empty():
-        return Stretches(np.zeros(asked.height, np.int64), np.zeros(asked.height, np.int64))
+        return Spans(np.zeros(asked.height, np.int64), np.zeros(asked.height, np.int64))
     begins = _begins(past["user"])
     users = pl.DataFrame({"user": past["user"][begins], "number": np.arange(len(begins))})
     # A row's user is looked up once per run of rows of the same user.
@@ -47,20 +47,20 @@ def look_up(asked: pl.DataFrame, past: pl.DataFrame, last: int) -> Stretches:
     number = found.fill_null(-1).to_numpy()[runs]
 
     earliest = int(past[EVENT_TIME].min())  # type: ignore[arg-type]
-    span = int(past[EVENT_TIME].max()) - earliest + 2  # type: ignore[arg-type]
-    assert len(begins) * span < 2**62, "times too far apart, or too many users, for one number"
-    moments = np.repeat(np.arange(len(begins)), np.diff([*begins, past.height])) * span
+    reach = int(past[EVENT_TIME].max()) - earliest + 2  # type: ignore[arg-type]
+    assert len(begins) * reach < 2**62, "times too far apart, or too many users, for one number"
+    moments = np.repeat(np.arange(len(begins)), np.diff([*begins, past.height])) * reach
     moments += past[EVENT_TIME].to_numpy() - earliest
-    moment = number * span + np.clip(asked["time_ms"].to_numpy() - earliest, 0, span - 1)
+    moment = number * reach + np.clip(asked["time_ms"].to_numpy() - earliest, 0, reach - 1)
     end = np.searchsorted(moments, moment, side="left")
     start = np.maximum(begins[number], end - last)
-    return Stretches(start, np.where(number >= 0, end - start, 0))
+    return Spans(start, np.where(number >= 0, end - start, 0))
 
 
 def still_needed(past: pl.DataFrame, last: int, before_ms: int) -> pl.DataFrame:
-    """What of `past`, which must be in order, a later impression can see: those at or after `before_ms` come to that.
+    """The events of `past`, sorted by `sort_past`, that an impression at or after `before_ms` can see.
 
-    Of the events before `before_ms` only the `last` of each user.
+    These are all events from `before_ms` on, and of those before it the `last` of each user.
     """
     if past.is_empty():
         return past
@@ -72,15 +72,15 @@ def still_needed(past: pl.DataFrame, last: int, before_ms: int) -> pl.DataFrame:
 
 
 def _begins(users: pl.Series) -> np.ndarray:
-    """Where each user's rows begin, in a column in which they lie together."""
+    """Where each user's rows begin, in a column that has the rows of a user together."""
     return np.flatnonzero(np.diff(users.rle_id().to_numpy().astype(np.int64), prepend=-1))
 
 
-def stretch(values: pl.Series, stretches: Stretches) -> pl.Series:
-    """The lists themselves, without a loop over the rows."""
-    offset = np.concatenate([[0], np.cumsum(stretches.length)])
-    within = np.arange(offset[-1]) - np.repeat(offset[:-1], stretches.length)
-    return list_series(values.gather(np.repeat(stretches.start, stretches.length) + within), offset)
+def lists_of_spans(values: pl.Series, spans: Spans) -> pl.Series:
+    """The lists that the spans stand for, without a loop over the rows."""
+    offset = np.concatenate([[0], np.cumsum(spans.length)])
+    within = np.arange(offset[-1]) - np.repeat(offset[:-1], spans.length)
+    return list_series(values.gather(np.repeat(spans.start, spans.length) + within), offset)
 
 
 def list_series(values: pl.Series, offsets: np.ndarray) -> pl.Series:

@@ -17,10 +17,10 @@ KEEP, WANTED = "share kept", "meets the filter"  # names that no declared column
 def append_labels(samples: pl.LazyFrame, spec: Spec) -> pl.LazyFrame:
     """Adds `label_<objective>` (float32), `mask_<objective>`, `scene_<scene>` (bool) and `sample_weight` (float32).
 
-    Also whether the row meets the spec's filter, and the share of rows like it that down-sampling keeps.
+    Also adds whether the row meets the spec's filter, and the share of such rows that `downsample` keeps.
 
-    A row is outside an objective's sample space where the objective's `where` is false or null, or its label is
-    no finite number; its label is then null.
+    A row is outside an objective's sample space where the objective's `where` is not true, or its label is not a finite
+    number. Its label is then null.
     """
     columns = []
     for name, objective in spec.objectives.items():
@@ -49,7 +49,7 @@ def learned_rows(spec: Spec, objective: str) -> pl.Expr:
 def bad_label(
     objective: BinaryObjective | RegressionObjective, splits: Mapping[SplitName, LabelStatistics]
 ) -> str | None:
-    """What makes the labels of an objective useless, if anything does: no variety in training, or a bad value."""
+    """Why the labels of an objective are useless: no variety in training, or a bad value. None if they are not."""
     train = splits["train"]
     if train.min is None or train.max is None:
         return "has no row in the training split"
@@ -60,7 +60,7 @@ def bad_label(
     if isinstance(objective, BinaryObjective) and not 0 <= lowest <= highest <= 1:
         return f"is binary, but has values from {lowest:g} to {highest:g}"
     if highest >= MOST:
-        return f"has values up to {highest:g}, which is no measurement"
+        return f"has values up to {highest:g}, more than any measurement"
     if isinstance(objective, RegressionObjective) and lowest < 0:
         return f"has negative values, down to {lowest:g}"
     return None

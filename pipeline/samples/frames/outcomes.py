@@ -1,4 +1,4 @@
-"""Gives every impression the events that followed it, and every event the impression that it followed."""
+"""Outcomes: the events that followed each impression, and the columns that they give it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import polars as pl
 from pipeline.columns import EVENT_TIME
 from pipeline.spec.logs import Event, Logs
 
-# What an event knows of its impression, by names that no declared column has: its row, user and time.
+# Columns that an event has of its impression: its row, user and time. No declared column has such a name.
 ROW, SHOWN_TO, SHOWN_AT = "row of the impression", "user of the impression", "time of the impression"
 
 
 @dataclass(frozen=True)
 class Attributed:
-    """Events of one kind that belong to an impression, and of those that do not how many came too early or too late."""
+    """Events of one kind that belong to an impression, and the number of those outside its window."""
 
     events: pl.DataFrame
     """ROW (uint32), `event_time_ms` and the event's own values."""
@@ -23,9 +23,9 @@ class Attributed:
 
 
 def drop_repeats(rows: pl.DataFrame, within: list[str]) -> pl.DataFrame:
-    """Rows without exact copies of earlier ones, in their order. Copies agree in the columns `within`, of course.
+    """Drops exact copies of earlier rows; the others keep their order.
 
-    Comparing all columns of all rows is dear; only rows that repeat the few columns of `within` can be copies.
+    Comparing all columns of all rows is expensive. Only rows that agree in the few columns `within` can be copies.
     """
     first = rows.select(_key(within).is_first_distinct()).to_series()
     if first.all():
@@ -44,10 +44,10 @@ def _key(columns: list[str]) -> pl.Expr:
 
 
 def attribute_events(impressions: pl.DataFrame, events: pl.DataFrame, event: Event, logs: Logs) -> Attributed:
-    """Events joined to the impression of the same id and user, if at most `within_s` after it and not before it.
+    """Joins events to the impression of the same id and user, from its time to `within_s` after it.
 
-    The time that counts is the event's own, not that of its arrival: an event that reaches the log a day late
-    is attributed like any other.
+    The event's own time counts, not that of its arrival: an event that reaches the log a day late is attributed like
+    any other.
     """
     ids, user = list(logs.impression.id), logs.impression.user
     shown = impressions.select(*ids, pl.col(user).alias(SHOWN_TO), pl.col(logs.impression.time).alias(SHOWN_AT))
@@ -60,10 +60,9 @@ def attribute_events(impressions: pl.DataFrame, events: pl.DataFrame, event: Eve
 
 
 def append_outcomes(impressions: pl.DataFrame, events: dict[str, pl.DataFrame], logs: Logs) -> pl.DataFrame:
-    """Adds a column for each event, true where it happened, and its values, combined as the spec says.
+    """Adds a column for each kind of event, true where it happened, and its values, combined as the spec says.
 
-    `events` has for each kind its attributed events. Where one happened more than once, `first` and `last` go by the
-    event's time.
+    `events` has the attributed events of each kind. `first` and `last` go by the event's time.
     """
     columns: list[pl.Series] = []
     for name, of_kind in events.items():
@@ -81,7 +80,7 @@ def append_outcomes(impressions: pl.DataFrame, events: dict[str, pl.DataFrame], 
 
 
 def _combined(events: pl.DataFrame, values: Mapping[str, str]) -> pl.DataFrame:
-    """ROW and the values of its events, each combined as it says; most rows have one event, which needs no grouping."""
+    """ROW and the combined values of its events. Most rows have one event, which needs no grouping."""
     how_often = np.bincount(events[ROW].to_numpy())
     several = pl.Series(how_often[events[ROW].to_numpy()] > 1)
     together = (

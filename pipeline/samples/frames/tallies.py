@@ -1,8 +1,8 @@
-"""What learning and the data report need to know of many samples, in forms that add up.
+"""Tallies: what learning and the data report need to know of many samples, in forms that add up.
 
-Counts are whole numbers and sums of labels are decimals, so they come out the same however the rows were divided. Sums
-of features are floats, whose last digits depend on the order of adding: they are kept by slot of the users' hash (see
-stages/deal.py), within which rows have one order, and added up over slots in the order of the slots.
+Counts are whole numbers and sums of labels are decimals, so they are the same however the rows are divided. Sums of
+features are floats, whose last digits depend on the order of adding. They are kept by slot of the users' hash
+(`stages/deal.py`): rows have one order within a slot, and slots are added in their order.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,10 +14,10 @@ import polars as pl
 
 from pipeline.columns import DAY, feature_column, label_column, mask_column, scene_column
 from pipeline.samples.frames.counters import EXACT
-from pipeline.samples.frames.dictionary import Coded
+from pipeline.samples.frames.dictionary import DictionaryEncoded
 from pipeline.samples.frames.features import split_list, start_column
 from pipeline.samples.frames.hashing import mixed_hash
-from pipeline.samples.frames.history import Stretches, stretch
+from pipeline.samples.frames.history import Spans, lists_of_spans
 from pipeline.samples.frames.labels import learned_rows
 from pipeline.spec.features import (
     DenseFeature,
@@ -56,7 +56,7 @@ SUMS = {
 
 @dataclass(frozen=True)
 class Tallies:
-    """Of some samples. `values` has per vocab or quantile table how often each value was shown, by day."""
+    """Tallies of some samples. `values` counts, per vocab or quantile table, how often each value was shown, by day."""
 
     values: dict[str, pl.DataFrame]
     sums: pl.DataFrame
@@ -67,8 +67,8 @@ class Tallies:
     """Per hash table the smallest hashes of the ids that it was given."""
 
 
-def tallies(samples: Coded, past: Mapping[str, pl.Series], spec: Spec) -> Tallies:
-    """`samples` has the columns of the store, its features not encoded, `day` and SLOT; `past` is by history."""
+def tallies(samples: DictionaryEncoded, past: Mapping[str, pl.Series], spec: Spec) -> Tallies:
+    """`samples` has the columns of the store, features not encoded yet, `day` and SLOT; `past` is by history."""
     return Tallies(
         values=_values(samples, past, spec),
         sums=_sums(samples.rows, spec),
@@ -78,7 +78,7 @@ def tallies(samples: Coded, past: Mapping[str, pl.Series], spec: Spec) -> Tallie
 
 
 def merge(parts: list[Tallies]) -> Tallies:
-    """Tallies of different rows, added up."""
+    """Adds up tallies of different rows."""
     return Tallies(
         values={name: add_values([part.values[name] for part in parts]) for name in parts[0].values},
         sums=pl.concat([part.sums for part in parts]),
@@ -97,7 +97,7 @@ def add_tallies(parts: list[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(parts).group_by(by).agg(sums)
 
 
-def _values(samples: Coded, past: Mapping[str, pl.Series], spec: Spec) -> dict[str, pl.DataFrame]:
+def _values(samples: DictionaryEncoded, past: Mapping[str, pl.Series], spec: Spec) -> dict[str, pl.DataFrame]:
     found: dict[str, list[pl.DataFrame]] = {}
     for name, feature in spec.sparse_features.items():
         table = spec.tables[feature.table]
@@ -128,19 +128,19 @@ def _count_codes(codes: pl.Series, values: pl.Series) -> pl.DataFrame:
 
 def _count_past(rows: pl.DataFrame, past: pl.Series, name: str) -> pl.DataFrame:
     """How often each past value is in the histories of the rows."""
-    stretches = Stretches(rows[start_column(name)].to_numpy(), rows[feature_column(name)].to_numpy())
-    shown = stretch(past, stretches).explode(empty_as_null=False).alias(VALUE)
+    spans = Spans(rows[start_column(name)].to_numpy(), rows[feature_column(name)].to_numpy())
+    shown = lists_of_spans(past, spans).explode(empty_as_null=False).alias(VALUE)
     return shown.value_counts(name=COUNT).with_columns(pl.col(COUNT).cast(pl.Int64))
 
 
 def _shows_something_new(history: HistoryFeature, spec: Spec) -> bool:
-    """Ids count where they were shown: a history that repeats the ids of another feature is not counted again."""
+    """Ids count where they were shown. A history that repeats the ids of another feature is not counted again."""
     others = {name: f for name, f in spec.sparse_features.items() if f.table == history.table}
     return history.of not in {f.source or n for n, f in others.items() if not isinstance(f, HistoryFeature)}
 
 
 def significant(values: pl.Series) -> pl.Series:
-    """Numbers rounded to SIGNIFICANT_BITS, of which there are so few that each can be counted; null if not finite."""
+    """Numbers rounded to SIGNIFICANT_BITS: few enough to count each. Null if not finite."""
     mantissa, exponent = np.frexp(values.fill_null(np.nan).to_numpy())
     with np.errstate(invalid="ignore"):
         rounded = np.ldexp(np.rint(mantissa * 2**SIGNIFICANT_BITS), exponent - SIGNIFICANT_BITS)
@@ -161,7 +161,7 @@ def _sums(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
                 count = np.bincount(at, minlength=len(slots))
             found[COUNT].append(count)
             values = column.to_numpy()
-            # bincount adds one value after the other, which is the point: see the module's docstring.
+            # bincount adds one value after the other: sums depend on the order (see the top of this file).
             found["sum"].append(np.bincount(at, weights=values, minlength=len(slots)))
             found["squares"].append(np.bincount(at, weights=values * values, minlength=len(slots)))
         if spec.standardised:
@@ -174,12 +174,12 @@ def _sums(samples: pl.DataFrame, spec: Spec) -> pl.DataFrame:
 
 
 def _by_day(samples: pl.DataFrame) -> Iterable[tuple[date, pl.DataFrame]]:
-    """Nearly always the rows of one partition and local day are filed under one day."""
+    """The rows of one partition and local day, by the day of filing; nearly always there is one."""
     days = samples[DAY].unique(maintain_order=True).to_list()
     return [(day, samples if len(days) == 1 else samples.filter(pl.col(DAY) == day)) for day in days]
 
 
-def _tally(samples: Coded, spec: Spec) -> pl.DataFrame:
+def _tally(samples: DictionaryEncoded, spec: Spec) -> pl.DataFrame:
     parts = [pl.DataFrame(schema={DAY: pl.Date(), **TALLY})]
     for day, rows in _by_day(samples.rows):
         lists = {name: f for name, f in spec.sparse_features.items() if not isinstance(f, IdFeature)}
@@ -190,7 +190,7 @@ def _tally(samples: Coded, spec: Spec) -> pl.DataFrame:
 
 
 def _counts(rows: pl.DataFrame, spec: Spec) -> pl.DataFrame:
-    """Rows of scenes, labels where a scene learns them, and missing values, in one pass over the rows of a day."""
+    """Counts rows of scenes, labels where a scene learns them, and missing values, in one pass over a day."""
     counted: list[dict[str, str | None]] = [{"what": "rows", "scene": None, "name": ""}]
     masks = [pl.col(DAY).is_not_null()]
     for scene in spec.scenes:
@@ -221,7 +221,7 @@ def _counts(rows: pl.DataFrame, spec: Spec) -> pl.DataFrame:
 
 
 def _lengths(rows: pl.DataFrame, name: str, feature: SparseFeature, texts: pl.Series | None) -> list[pl.DataFrame]:
-    """How many rows of a day have a list or history of each length; a list without elements is a missing value."""
+    """Counts the rows of a day by the length of a list or history. A list without elements is a missing value."""
     at = rows[feature_column(name)].to_numpy()
     if isinstance(feature, IdListFeature):
         assert texts is not None
@@ -240,7 +240,7 @@ def _lengths(rows: pl.DataFrame, name: str, feature: SparseFeature, texts: pl.Se
     ]
 
 
-def _sketches(samples: Coded, spec: Spec) -> dict[str, np.ndarray]:
+def _sketches(samples: DictionaryEncoded, spec: Spec) -> dict[str, np.ndarray]:
     found = {}
     for name, table in spec.tables.items():
         if isinstance(table, HashTable):

@@ -1,7 +1,7 @@
 """One build at a time in a store, which trusts what earlier ones left: unless the machine went down in the middle.
 
 The store's own files are flushed to the disk one by one. Kept results are not, as that took a fifth of a build's time:
-they survive any death of the process, and `settle` flushes them together before the manifest names anything. If a
+they survive any death of the process, and `commit` flushes them together before the manifest names anything. If a
 build ends without that and the machine then goes down, the results since its start are made again.
 """
 
@@ -16,13 +16,13 @@ from pipeline.errors import StrataError
 from pipeline.samples.kept.results import RECEIPT, WORK
 from pipeline.storage import Folder
 
-UNSETTLED = f"{WORK}/unsettled"  # there while a build is at work, with the id of the machine's boot
+UNCOMMITTED = f"{WORK}/uncommitted"  # there while a build is at work, with the id of the machine's boot
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 CLOCK_ERROR_S = 3600  # by which a clock may have been set back during a build
 
 
 @contextmanager
-def alone(store: Folder) -> Iterator[None]:
+def locked(store: Folder) -> Iterator[None]:
     """Keeps a second build out of a store on this machine, and clears away what a build cut short left there."""
     if not store.is_local:  # an object store shows whole objects only, and keeps them
         yield
@@ -36,7 +36,7 @@ def alone(store: Folder) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         store.sweep()
-        _forget_unsettled(store)
+        _forget_uncommitted(store)
         yield
     except BlockingIOError:
         raise StrataError("another build is at work there", where=store, fix="wait for it, or stop it") from None
@@ -45,21 +45,21 @@ def alone(store: Folder) -> Iterator[None]:
 
 
 def flush_meanwhile(store: Folder) -> None:
-    """Flushes what has been made so far, while the next stage is at work: then `settle` need not wait long."""
+    """Flushes what has been made so far, while the next stage is at work: then `commit` need not wait long."""
     if store.is_local:
         threading.Thread(target=os.sync, daemon=True).start()
 
 
-def settle(store: Folder) -> None:
+def commit(store: Folder) -> None:
     """Flushes all that the build has made on this machine; a cluster's file system flushes what other nodes close."""
     if store.is_local:
         os.sync()
-        (Path(store.path) / UNSETTLED).unlink(missing_ok=True)
+        (Path(store.path) / UNCOMMITTED).unlink(missing_ok=True)
 
 
-def _forget_unsettled(store: Folder) -> None:
+def _forget_uncommitted(store: Folder) -> None:
     """Deletes the receipts that may be there without their results; then begins a build."""
-    mark, boot = Path(store.path) / UNSETTLED, BOOT_ID.read_text().strip() if BOOT_ID.exists() else ""
+    mark, boot = Path(store.path) / UNCOMMITTED, BOOT_ID.read_text().strip() if BOOT_ID.exists() else ""
     if mark.exists():
         if boot and mark.read_text() == boot:
             return  # killed: the machine stayed up, and so did what it was told to write
@@ -68,4 +68,4 @@ def _forget_unsettled(store: Folder) -> None:
             if receipt.stat().st_mtime >= since:
                 receipt.unlink()
         os.sync()  # before the mark gets a later time, by which these receipts would look old
-    store.write(UNSETTLED, boot.encode())
+    store.write(UNCOMMITTED, boot.encode())

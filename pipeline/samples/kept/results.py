@@ -55,12 +55,12 @@ class Results:
 
     folder: Folder
 
-    def once(
+    def get_or_make(
         self,
         task: Task,
         kind: type[AnyReceipt],
         make: Callable[[], AnyReceipt],
-        whole: Callable[[AnyReceipt], bool] = lambda _: True,
+        is_complete: Callable[[AnyReceipt], bool] = lambda _: True,
     ) -> Done[Task, AnyReceipt]:
         """What an earlier run left, if it is `whole`; or else `make` fills the folder, and the receipt is written last.
 
@@ -71,7 +71,7 @@ class Results:
                 receipt = kind.model_validate_json(self.folder.read(RECEIPT))
             except ValidationError:
                 raise self._damaged("its receipt is not of this version") from None
-            if whole(receipt):
+            if is_complete(receipt):
                 return Done(task, receipt, made=False)
         receipt = make()
         self.folder.write(RECEIPT, receipt.model_dump_json().encode(), flush=False)

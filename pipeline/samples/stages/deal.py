@@ -81,7 +81,7 @@ class DealTask:
 
     @property
     def results(self) -> Results:
-        parts = digest_of_parts("dealt", self.spec, self.spec.logs.key_of(self.name))
+        parts = digest_of_parts("dealt", self.spec, self.spec.logs.key_in_spec(self.name))
         return results(self.store, "dealt", self.name, key_of(parts, self.file.info, self.partitions))
 
 
@@ -99,7 +99,7 @@ def deal_tasks(
 def deal(task: DealTask) -> Done[DealTask, Dealt]:
     """Raises BadFile, unless bad files go to quarantine: then nothing of the file is used."""
     try:
-        return task.results.once(task, Dealt, lambda: _deal(task))
+        return task.results.get_or_make(task, Dealt, lambda: _deal(task))
     except BadFile as error:
         if not task.quarantine:
             raise

@@ -1,7 +1,7 @@
-"""Fifth stage: labels and feature values, not encoded yet, of the impressions of one partition, day after day.
+"""Fifth stage: drafts, which are samples whose features are not encoded yet, of one partition, day after day.
 
-What a user did on earlier days is carried from each day to the next: the last events of every history. Each day is
-worked on in runs of rows, so that one day of one very busy user fits into memory too.
+The last events of every history are carried from each day to the next. A day is drafted in runs of rows, so that one
+day of one very busy user fits into memory too.
 """
 
 from collections.abc import Iterator
@@ -18,26 +18,27 @@ from pipeline.errors import StrataError
 from pipeline.samples.frames.context import append_context, append_identity, count_repeats, without_column
 from pipeline.samples.frames.counters import append_counters
 from pipeline.samples.frames.days import begins_ms
-from pipeline.samples.frames.dictionary import code
+from pipeline.samples.frames.dictionary import dictionary_encode
 from pipeline.samples.frames.features import append_features, past_values, start_column
-from pipeline.samples.frames.history import VALUE, Stretches, in_order, look_up, still_needed
+from pipeline.samples.frames.history import VALUE, Spans, find_spans, sort_past, still_needed
 from pipeline.samples.frames.labels import KEEP, WANTED, append_labels
 from pipeline.samples.frames.tallies import SLOT, merge, tallies
 from pipeline.samples.kept.results import Done, Receipt, Results, content_digest, key_of, results
-from pipeline.samples.stages.attribute import HASH, Unit, UnitDone, event_rows, expressions_columns
+from pipeline.samples.stages.attribute import HASH, event_rows, expressions_columns
 from pipeline.samples.stages.deal import slot_of
-from pipeline.samples.stages.sum_counters import Part, Summed, WindowTask, read_windows
+from pipeline.samples.stages.sum_counters import CountFile, Summed, SumWindowsTask, read_windows
+from pipeline.samples.stages.units import Unit, UnitDone
 from pipeline.spec.features import HistoryFeature
 from pipeline.spec.parts import digest_of_parts
 
-BLOCK_ROWS = 65_536  # rows of a slot that are added up together: part of what sums of floats are, so never change it
+BLOCK_ROWS = 65_536  # rows of a slot that are summed together; another number gives sums of floats other last bits
 RUN_ROWS = 250_000
 
 
 class Drafted(Receipt):
-    """What was made of one partition and day: its runs of rows, and digests of what each history carries on.
+    """The draft of one partition and day: its runs of rows, and digests of what each history carries on.
 
-    `days` has the number of samples by the day they are filed under; `filtered` were left out by the spec's filter.
+    `days` counts the samples by the day that they are filed under, `filtered` those that the spec's filter left out.
     """
 
     runs: int
@@ -51,18 +52,18 @@ class Drafted(Receipt):
 
 @dataclass(frozen=True)
 class Day:
-    """A unit that is attributed, and the counters before its day: of users in daily parts, others as windows."""
+    """An attributed unit with the counters before its day: those of users as daily counts, others as windows."""
 
     done: UnitDone
-    by_user: dict[str, tuple[Part, ...]]
-    windows: dict[str, Done[WindowTask, Summed] | None]
+    by_user: dict[str, tuple[CountFile, ...]]
+    windows: dict[str, Done[SumWindowsTask, Summed] | None]
 
     @property
     def unit(self) -> Unit:
         return self.done.attributed.task
 
     def results(self, carried: dict[str, str]) -> Results:
-        """`carried` has the digests of what the day before carried on."""
+        """Where the draft lies; `carried` has the digests of what the day before carries on."""
         unit, spec = self.unit, self.unit.spec
         counters = {by: [(part.back, part.digest) for part in parts] for by, parts in self.by_user.items()}
         counters |= {by: [(0, window.receipt.digest)] for by, window in self.windows.items() if window}
@@ -80,7 +81,7 @@ class Draft:
 
 
 def draft_partition(days: list[Day]) -> list[Done[Draft, Drafted]]:
-    """The days of one partition, in their order; does what is not done yet.
+    """Drafts the days of one partition that are not drafted yet, in their order.
 
     Raises StrataError for an impression whose `logs.day` is null.
     """
@@ -90,7 +91,7 @@ def draft_partition(days: list[Day]) -> list[Done[Draft, Drafted]]:
         lies_in = day.results(before.receipt.carried if before else {})
         earlier = before.task.results if before else None
         make = partial(_draft, day, lies_in, earlier)
-        drafts.append(lies_in.once(Draft(day.unit, lies_in), Drafted, make))
+        drafts.append(lies_in.get_or_make(Draft(day.unit, lies_in), Drafted, make))
     return drafts
 
 
@@ -98,19 +99,19 @@ def _draft(day: Day, lies_in: Results, before: Results | None) -> Drafted:
     unit, spec = day.unit, day.unit.spec
     impressions = count_repeats(unit.attributed.read("impressions"), spec.logs)
     profiles, counters = unit.profile_rows(), _counters(day)
-    stretches, past, carried = _histories(unit, impressions, lies_in, before)
+    spans, past, carried = _histories(unit, impressions, lies_in, before)
     parts, filtered, bad_weights, without = [], 0, 0, dict.fromkeys(spec.logs.profiles, 0)
     for number, (start, blocks) in enumerate(_runs(impressions[HASH].to_numpy())):
         rows = slice(start, start + len(blocks))
         run = append_context(impressions[rows].drop(HASH).lazy(), profiles, spec)
         if spec.counters:
             run = append_counters(run, counters, spec.counters)
-        of_run = {f: Stretches(s.start[rows], s.length[rows]) for f, s in stretches.items()}
+        of_run = {f: Spans(s.start[rows], s.length[rows]) for f, s in spans.items()}
         run = append_features(append_labels(run, spec), of_run, spec)
-        # Last, because a log may have columns of its own called `user_id` or `time_ms`.
+        # The identity comes last: a log may have columns of its own called `user_id` or `time_ms`.
         run = append_identity(run, spec.logs).with_columns(pl.Series(SLOT, blocks))
         kept = [KEEP] if spec.downsample else []
-        stored = [DAY, *kept, *sample_columns(spec), *map(start_column, stretches)]
+        stored = [DAY, *kept, *sample_columns(spec), *map(start_column, spans)]
         shown = run.select(*stored, SLOT, WANTED, *map(without_column, without)).collect()
         if nulls := shown[DAY].null_count():
             raise StrataError(
@@ -123,7 +124,7 @@ def _draft(day: Day, lies_in: Results, before: Results | None) -> Drafted:
         without = {name: number + int(shown[without_column(name)].sum()) for name, number in without.items()}
         sound = samples[WEIGHT].is_finite() & (samples[WEIGHT] >= 0)
         bad_weights += samples.height - int(sound.sum())
-        coded = code(samples, spec)
+        coded = dictionary_encode(samples, spec)
         parts.append(tallies(coded, past, spec))
         lies_in.write(f"run-{number}", coded.rows.select(stored))
         lies_in.write(f"ids-{number}", coded.table())
@@ -145,7 +146,7 @@ def _draft(day: Day, lies_in: Results, before: Results | None) -> Drafted:
 
 
 def _counters(day: Day) -> dict[str, pl.LazyFrame | None]:
-    """By key the windows before the day."""
+    """The windows before the day, by counter key."""
     found: dict[str, pl.LazyFrame | None] = {}
     for by, parts in day.by_user.items():
         assert day.unit.spec.counters
@@ -157,8 +158,8 @@ def _counters(day: Day) -> dict[str, pl.LazyFrame | None]:
 
 def _histories(
     unit: Unit, impressions: pl.DataFrame, lies_in: Results, before: Results | None
-) -> tuple[dict[str, Stretches], dict[str, pl.Series], dict[str, str]]:
-    """By history each row's stretch, the past values that it is a stretch of, and a digest of what is carried on."""
+) -> tuple[dict[str, Spans], dict[str, pl.Series], dict[str, str]]:
+    """By history the spans of the rows, the past values that they lie in, and a digest of what is carried on."""
     spec, logs = unit.spec, unit.spec.logs
     histories = {name: f for name, f in spec.features.items() if isinstance(f, HistoryFeature)}
     kinds = {feature.event for feature in histories.values()}
@@ -166,22 +167,22 @@ def _histories(
     events = event_rows(unit, impressions, kinds, used | {logs.impression.user})
     asked = impressions.select(user=logs.impression.user, time_ms=logs.impression.time)
     tomorrow = begins_ms(unit.day + timedelta(1), logs.timezone)
-    stretches, past, carried = {}, {}, {}
+    spans, past, carried = {}, {}, {}
     for name, feature in histories.items():
         happened = past_values(events[feature.event], feature, logs.impression.user)
         if before:
             happened = pl.concat([before.read(f"carried-{name}"), happened])
-        happened = in_order(happened)
-        stretches[name], past[name] = look_up(asked, happened, feature.last), happened[VALUE]
+        happened = sort_past(happened)
+        spans[name], past[name] = find_spans(asked, happened, feature.last), happened[VALUE]
         lies_in.write(f"past-{name}", happened.select(VALUE))
         carry = still_needed(happened, feature.last, tomorrow)
         lies_in.write(f"carried-{name}", carry)
         carried[name] = content_digest(carry)
-    return stretches, past, carried
+    return spans, past, carried
 
 
 def _runs(hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Stretches of about RUN_ROWS rows: where each starts, and the slot and block of its rows, of which none is cut."""
+    """Runs of about RUN_ROWS rows: where each starts, and the slot and block of its rows. No block is divided."""
     slot = slot_of(hashes)
     within_slot = np.arange(len(slot)) - np.searchsorted(slot, slot)
     block = (slot << 32) + within_slot // BLOCK_ROWS

@@ -1,4 +1,4 @@
-"""Sixth stage: vocabularies, quantiles and normalisers, from what the drafts of the training days tell."""
+"""Sixth stage: vocabularies, quantiles and normalisers, learned from the drafts of the training days."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from pipeline.storage import Folder
 NORMALISERS = "_normalisers"  # beside the names of tables, which begin with a letter
 
 
-class Learned(Receipt):
-    """A digest of a vocabulary, the boundaries of a table, or normalisers by feature."""
+class LearnedPart(Receipt):
+    """What one task learned: a vocabulary (its digest), the boundaries of a table, or normalisers by feature."""
 
     digest: str
     boundaries: list[float] | None = None
@@ -30,7 +30,7 @@ class Learned(Receipt):
 
 @dataclass(frozen=True)
 class LearnTask:
-    """What to learn, a table's encoding or all normalisers, and from what."""
+    """What to learn (the encoding of a table, or all normalisers), and the drafts and days to learn it from."""
 
     store: Folder
     spec: Spec
@@ -53,25 +53,25 @@ def learn_tasks(store: Folder, spec: Spec, drafts: list[Done[Draft, Drafted]], t
     return [LearnTask(store, spec, name, of_train, tuple(sorted(train))) for name in [*names, NORMALISERS]]
 
 
-def learn(task: LearnTask) -> Done[LearnTask, Learned]:
+def learn(task: LearnTask) -> Done[LearnTask, LearnedPart]:
     """Learns one table, or the normalisers."""
-    return task.results.once(task, Learned, lambda: _learn(task))
+    return task.results.get_or_make(task, LearnedPart, lambda: _learn(task))
 
 
-def _learn(task: LearnTask) -> Learned:
+def _learn(task: LearnTask) -> LearnedPart:
     table = task.spec.tables.get(task.name)
     match table:
         case VocabTable():
             vocabulary = fit_vocabulary(_counts(task), table)
             task.results.write("vocabulary", vocabulary)
-            return Learned(digest=content_digest(vocabulary))
+            return LearnedPart(digest=content_digest(vocabulary))
         case QuantileTable():
             boundaries = fit_quantiles(_counts(task), table)
-            return Learned(digest=key_of(boundaries), boundaries=boundaries)
+            return LearnedPart(digest=key_of(boundaries), boundaries=boundaries)
         case _:
             normalisers = fit_normalisers(pl.concat(_read(task, "sums")), task.spec)
             digest = key_of({name: norm.model_dump() for name, norm in normalisers.items()})
-            return Learned(digest=digest, normalisers=normalisers)
+            return LearnedPart(digest=digest, normalisers=normalisers)
 
 
 def _read(task: LearnTask, name: str) -> Iterator[pl.DataFrame]:
@@ -80,7 +80,7 @@ def _read(task: LearnTask, name: str) -> Iterator[pl.DataFrame]:
 
 
 def _counts(task: LearnTask) -> pl.DataFrame:
-    """Value and count over the training days, one draft after the other: memory is that of the different values."""
+    """Value and count over the training days. One draft at a time: memory is that of the different values."""
     total: pl.DataFrame | None = None
     for counts in _read(task, f"values-{task.name}"):
         both = counts.select(VALUE, COUNT) if total is None else pl.concat([total, counts.select(VALUE, COUNT)])
@@ -89,7 +89,7 @@ def _counts(task: LearnTask) -> pl.DataFrame:
     return total
 
 
-def read_encoders(learned: dict[str, tuple[Results, Learned]]) -> Encoders:
+def read_encoders(learned: dict[str, tuple[Results, LearnedPart]]) -> Encoders:
     """All that was learned: by name, where it lies and its receipt."""
     boundaries = {name: part.boundaries for name, (_, part) in learned.items() if part.boundaries is not None}
     normalisers = [part.normalisers for _, part in learned.values() if part.normalisers is not None]

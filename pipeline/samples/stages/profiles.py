@@ -1,4 +1,4 @@
-"""Second stage: the profiles, each key (or key and beginning of validity) once."""
+"""Second stage: profiles with one row per key, or per key and beginning of validity."""
 
 from dataclasses import dataclass
 
@@ -37,12 +37,12 @@ class ProfileTask:
 
     @property
     def results(self) -> Results:
-        parts = digest_of_parts("profiles", self.spec, self.spec.logs.key_of(self.name))
+        parts = digest_of_parts("profiles", self.spec, self.spec.logs.key_in_spec(self.name))
         return results(self.store, "profiles", self.name, key_of(parts, [piece.key for piece in self.pieces]))
 
 
 def prepare_profile(task: ProfileTask) -> Done[ProfileTask, Prepared]:
-    """Drops copies, and rejects rows that repeat a key with other content; files count in the order of their names."""
+    """Drops copies, and rejects rows that repeat a key with other content; the first file by name wins."""
 
     def prepare() -> Prepared:
         rows = read_pieces(task.pieces, task.profile)
@@ -54,12 +54,12 @@ def prepare_profile(task: ProfileTask) -> Done[ProfileTask, Prepared]:
             task.results.write("rejected", repeats)
         return Prepared(duplicates=rows.height - distinct.height, rejected=count_reasons(repeats))
 
-    return task.results.once(task, Prepared, prepare)
+    return task.results.get_or_make(task, Prepared, prepare)
 
 
 def reject_repeats(rows: pl.DataFrame, unique: list[str], table: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The first row of each value of `unique`, and the others as rejected rows."""
-    # One column is compared much faster than several, and usually tells all rows apart.
+    # One column is compared much faster than several, and usually differs in all rows.
     if rows.select(pl.col(unique[0]).is_first_distinct().all()).item():
         return rows, pl.DataFrame(schema=REJECTED)
     first = rows.select(pl.struct(unique).is_first_distinct()).to_series()

@@ -1,4 +1,4 @@
-"""Seventh stage: drafts encoded with what was learned, as the Parquet files of the store."""
+"""Seventh stage: encodes drafts by what was learned, and writes the Parquet files of the store."""
 
 import hashlib
 import io
@@ -10,24 +10,25 @@ import polars as pl
 
 from pipeline.columns import DAY, SAMPLE_ID, WEIGHT, feature_column, sample_columns
 from pipeline.manifest import SampleFile, SplitName
-from pipeline.samples.frames.dictionary import Coded
+from pipeline.samples.frames.dictionary import DictionaryEncoded
 from pipeline.samples.frames.encoding import LABEL_COUNTS, encode, encode_past, label_counts
 from pipeline.samples.frames.hashing import mixed_hash
 from pipeline.samples.frames.labels import KEEP
 from pipeline.samples.kept.results import Done, Receipt, Results, key_of, results
 from pipeline.samples.stages.draft import Draft, Drafted
-from pipeline.samples.stages.learn import Learned, read_encoders
+from pipeline.samples.stages.learn import LearnedPart, read_encoders
 from pipeline.spec.features import HistoryFeature, IdFeature, VocabTable
 from pipeline.spec.parts import digest_of_parts
 from pipeline.spec.spec import Spec
 from pipeline.storage import Folder
 
-# Training shuffles whole row groups: a file has enough of them for rows to mix, and none so small that it reads slowly.
+# Training shuffles whole row groups: a file has enough of them for rows to mix, and none is so small that it reads
+# slowly.
 GROUPS_PER_FILE, ROWS_PER_GROUP = 32, (1024, 8192)
 
 
 class Encoded(Receipt):
-    """The files of one unit; by day and feature with a vocabulary its values, and those without a row of their own."""
+    """The files of one unit; by day and feature with a vocabulary the number of values, and of those without a row."""
 
     files: list[SampleFile]
     ids: dict[date, dict[str, int]]
@@ -41,7 +42,7 @@ class EncodeTask:
     store: Folder
     spec: Spec
     draft: Done[Draft, Drafted]
-    learned: dict[str, tuple[Results, Learned]]
+    learned: dict[str, tuple[Results, LearnedPart]]
     splits: dict[date, SplitName]
 
     @property
@@ -54,11 +55,13 @@ class EncodeTask:
 
 
 def write_samples(task: EncodeTask) -> Done[EncodeTask, Encoded]:
-    """Writes `split=S/date=D/part-<local day>-<partition>-<run>-<key>.parquet`; the key tells apart versions of a file.
+    """Writes `split=S/date=D/part-<local day>-<partition>-<run>-<key>.parquet`; the key tells versions of a file apart.
 
-    So a reader of the finished store never finds a file changed under it, and the names are in the order of the rows.
+    A reader of the finished store therefore never finds a file changed, and the order of names is that of the rows.
     """
-    return task.results.once(task, Encoded, lambda: _write_samples(task), lambda made: _all_there(made, task.store))
+    return task.results.get_or_make(
+        task, Encoded, lambda: _write_samples(task), lambda made: _all_there(made, task.store)
+    )
 
 
 def _all_there(encoded: Encoded, store: Folder) -> bool:
@@ -75,7 +78,7 @@ def _write_samples(task: EncodeTask) -> Encoded:
     ids: dict[date, dict[str, int]] = {day: {} for day in task.splits}
     outside: dict[date, dict[str, int]] = {day: {} for day in task.splits}
     for run in range(task.draft.receipt.runs):
-        samples = Coded.of(draft.read(f"run-{run}"), draft.read(f"ids-{run}"))
+        samples = DictionaryEncoded.from_table(draft.read(f"run-{run}"), draft.read(f"ids-{run}"))
         for day in samples.rows[DAY].unique().sort():
             split = task.splits[day]
             raw = samples.select(pl.col(DAY) == day)
@@ -86,7 +89,7 @@ def _write_samples(task: EncodeTask) -> Encoded:
                 outside[day][feature] = outside[day].get(feature, 0) + unknown
             if split == "train":
                 baselines.append(label_counts(encoded, spec))
-                encoded = thin(encoded) if spec.downsample else encoded
+                encoded = downsample(encoded) if spec.downsample else encoded
             part = f"part-{unit.day:%Y%m%d}-{unit.partition:04d}-{run:03d}-{task.results.key[:8]}.parquet"
             path = f"split={split}/date={day}/{part}"
             if encoded.height:
@@ -95,10 +98,10 @@ def _write_samples(task: EncodeTask) -> Encoded:
     return Encoded(files=files, ids=ids, outside=outside)
 
 
-def thin(samples: pl.DataFrame) -> pl.DataFrame:
-    """Down-samples: a row is kept if the hash of its sample id says so, and then stands for 1 / share rows.
+def downsample(samples: pl.DataFrame) -> pl.DataFrame:
+    """Keeps a share of the rows, each with its weight divided by the share.
 
-    The draw depends on the sample id alone, so a later build keeps the same rows.
+    The draw is a hash of the sample id, so a later build keeps the same rows.
     """
     drawn = mixed_hash(samples[SAMPLE_ID]) / np.float64(2**64)
     kept = samples.filter(pl.Series(drawn) < samples[KEEP])
@@ -110,7 +113,7 @@ def _with_vocabulary(spec: Spec) -> list[str]:
 
 
 def _coverage(coded: pl.DataFrame, encoded: pl.DataFrame, feature: str, spec: Spec) -> tuple[int, int]:
-    """Values of a feature, and how many of them have index 0."""
+    """The number of values of a feature, and of those with index 0."""
     column = feature_column(feature)
     if isinstance(spec.features[feature], IdFeature):
         missing = int((coded[column] == 0).sum())
@@ -123,7 +126,8 @@ def _write(store: Folder, path: str, split: SplitName, day: date, samples: pl.Da
     buffer = io.BytesIO()
     smallest, largest = ROWS_PER_GROUP
     group = min(largest, max(smallest, samples.height // GROUPS_PER_FILE))
-    # Every epoch decodes what is written once: lz4 takes a third more room than zstd, and two thirds of its time.
+    # A file is written once and decoded in every epoch: lz4 takes a third more room than zstd, and two thirds of its
+    # time.
     samples.write_parquet(buffer, row_group_size=group, compression="lz4")
     content = buffer.getvalue()
     size = store.write(path, content)

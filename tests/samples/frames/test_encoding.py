@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from pipeline.manifest import Normaliser
-from pipeline.samples.frames.dictionary import code
+from pipeline.samples.frames.dictionary import dictionary_encode
 from pipeline.samples.frames.encoding import (
     Encoders,
     encode,
@@ -72,7 +72,7 @@ def fit(train: pl.DataFrame, of: Spec, past: Past = NO_PAST) -> Encoders:
     """What these training rows teach."""
     constants = {SLOT: 0, "scene_all": True, "mask_goal": False, "label_goal": None, "day": date(2026, 3, 1)}
     samples = train.with_columns(pl.lit(v).alias(name) for name, v in constants.items() if name not in train.columns)
-    found = tallies(code(samples, of), past, of)
+    found = tallies(dictionary_encode(samples, of), past, of)
     counts = {name: values.select(VALUE, COUNT) for name, values in found.values.items()}
     return Encoders(
         {name: fit_vocabulary(counts[name], t) for name, t in of.tables.items() if isinstance(t, VocabTable)},
@@ -82,7 +82,7 @@ def fit(train: pl.DataFrame, of: Spec, past: Past = NO_PAST) -> Encoders:
 
 
 def encoded(samples: pl.DataFrame, of: Spec, encoders: Encoders, past: Past = NO_PAST) -> pl.DataFrame:
-    return encode(code(samples, of), encode_past(past, of, encoders), of, encoders)
+    return encode(dictionary_encode(samples, of), encode_past(past, of, encoders), of, encoders)
 
 
 VIDEO = spec(
@@ -105,7 +105,7 @@ def test_a_vocabulary_has_the_frequent_values_most_frequent_first() -> None:
 
     seen, past = history("seen", [[5, 1, 9], [], [], [7]])
     found = encode(
-        code(column("video", [7, 1, None, 1000]).with_columns(seen), VIDEO),
+        dictionary_encode(column("video", [7, 1, None, 1000]).with_columns(seen), VIDEO),
         encode_past(past, VIDEO, encoders),
         VIDEO,
         encoders,
@@ -139,7 +139,10 @@ def test_a_vocabulary_of_nothing() -> None:
     assert encoders.rows("video", VIDEO.tables["video"]) == 1
     seen, past = history("seen", [[3]])
     found = encode(
-        code(column("video", [3]).with_columns(seen), VIDEO), encode_past(past, VIDEO, encoders), VIDEO, encoders
+        dictionary_encode(column("video", [3]).with_columns(seen), VIDEO),
+        encode_past(past, VIDEO, encoders),
+        VIDEO,
+        encoders,
     )
     assert found.select("feature_video", "feature_seen").rows() == [(0, [0])]
 
@@ -303,10 +306,12 @@ def test_mean_and_deviation_are_those_of_numpy_however_the_rows_are_divided(seed
             "mask_goal": False,
         }
     ).with_columns(label_goal=pl.lit(None, pl.Float32))
-    whole = fit_normalisers(tallies(code(samples, of), NO_PAST, of).sums, of)["x"]
+    whole = fit_normalisers(tallies(dictionary_encode(samples, of), NO_PAST, of).sums, of)["x"]
     assert whole.mean == pytest.approx(np.nanmean(values), rel=1e-12)
     assert whole.std == pytest.approx(np.nanstd(values), rel=1e-12)
-    parts = [tallies(code(part, of), NO_PAST, of) for part in samples.partition_by(SLOT, maintain_order=False)]
+    parts = [
+        tallies(dictionary_encode(part, of), NO_PAST, of) for part in samples.partition_by(SLOT, maintain_order=False)
+    ]
     assert fit_normalisers(merge(parts[::-1]).sums, of)["x"] == whole
 
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.columns import EVENT_TIME
-from pipeline.samples.frames.history import VALUE, in_order, look_up, still_needed, stretch
+from pipeline.samples.frames.history import VALUE, find_spans, lists_of_spans, sort_past, still_needed
 
 SAMPLES = pl.DataFrame({"user": [1, 1, 1, 2, 3], "time_ms": [10, 20, 30, 20, 20]})
 Row = tuple[int | None, int | None, object]  # user, time, value
@@ -18,10 +18,10 @@ def log(*rows: Row) -> pl.DataFrame:
 
 
 def histories(asked: pl.DataFrame, past: pl.DataFrame, last: int) -> list[list[object]]:
-    ordered = in_order(past)
-    stretches = look_up(asked, ordered, last)
-    assert len(stretches.start) == len(stretches.length) == asked.height
-    return stretch(ordered[VALUE], stretches).to_list()
+    ordered = sort_past(past)
+    spans = find_spans(asked, ordered, last)
+    assert len(spans.start) == len(spans.length) == asked.height
+    return lists_of_spans(ordered[VALUE], spans).to_list()
 
 
 def test_strictly_before_oldest_first_own_events_only() -> None:
@@ -55,7 +55,7 @@ def test_times_may_lie_before_all_events_or_long_after() -> None:
 @pytest.mark.parametrize("dtype", [pl.Int64, pl.String])
 def test_no_events_at_all(dtype: type[pl.DataType]) -> None:
     past = pl.DataFrame(schema={"user": pl.Int64, EVENT_TIME: pl.Int64, VALUE: dtype})
-    found = stretch(past[VALUE], look_up(SAMPLES, past, last=3))
+    found = lists_of_spans(past[VALUE], find_spans(SAMPLES, past, last=3))
     assert found.to_list() == [[]] * 5
     assert found.dtype == pl.List(dtype)
     assert still_needed(past, 3, 10).equals(past)
@@ -99,13 +99,13 @@ def test_carried_from_day_to_day_a_history_is_that_of_the_whole_log(seed: int, l
     everything = [event for events in found_on.values() for event in events]
     carried = log(*everything).clear()
     for number, events in found_on.items():
-        happened = in_order(pl.concat([carried, log(*events).cast(dict(carried.schema))]))
+        happened = sort_past(pl.concat([carried, log(*events).cast(dict(carried.schema))]))
         asked = [(rng.randrange(7), rng.randrange(number * day, (number + 1) * day)) for _ in range(80)]
         rows = pl.DataFrame(asked, schema=["user", "time_ms"], orient="row")
-        lists = stretch(happened[VALUE], look_up(rows, happened, last)).to_list()
+        lists = lists_of_spans(happened[VALUE], find_spans(rows, happened, last)).to_list()
         assert lists == [plain(everything, user, at, last) for user, at in asked]
         carried = still_needed(happened, last, (number + 1) * day)
-        assert carried.equals(in_order(carried))
+        assert carried.equals(sort_past(carried))
 
 
 @pytest.mark.parametrize("last", [1, 3])
@@ -120,5 +120,5 @@ def test_no_more_is_carried_than_can_be_seen(seed: int, last: int) -> None:
         mine = sorted((t, v) for u, t, v in events if u == user)
         early = [event for event in mine if event[0] < before]
         expected += [(user, *event) for event in early[-last:] + [event for event in mine if event[0] >= before]]
-    assert still_needed(in_order(log(*events)), last, before).rows() == expected
+    assert still_needed(sort_past(log(*events)), last, before).rows() == expected
     assert not np.array_equal([row[1] for row in expected], sorted(row[1] for row in events))

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.samples.frames.hashing import user_hash
-from pipeline.samples.stages.attribute import HASH, in_order
+from pipeline.samples.stages.attribute import HASH, sort_impressions
 from pipeline.spec.logs import Logs
 
 LOGS = Logs.model_validate(
@@ -33,6 +33,6 @@ def test_impressions_of_one_ms_are_in_the_order_of_their_ids_and_their_content()
     expected = sorted(rows, key=lambda row: (int(hashes[row[1]]), row[2], row[0], row[3]))
     for seed in range(3):
         shuffled = log[np.random.default_rng(seed).permutation(len(rows))]
-        found = in_order(shuffled, LOGS)
+        found = sort_impressions(shuffled, LOGS)
         assert found.drop(HASH).rows() == expected
         assert found[HASH].to_list() == [int(hashes[row[1]]) for row in expected]

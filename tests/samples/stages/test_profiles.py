@@ -11,7 +11,31 @@ from pipeline.samples.stages.deal import DealTask, deal
 from pipeline.samples.stages.pieces import pieces_by_cell
 from pipeline.samples.stages.profiles import ProfileTask, prepare_profile, reject_repeats
 from pipeline.spec.logs import Profile
+from pipeline.spec.spec import Spec
 from pipeline.storage import Folder
+
+
+def with_profile(profile: Profile) -> Spec:
+    """A spec with this profile alone."""
+    impression = {
+        "files": "shown",
+        "columns": {"id": "int64", "user": "int64", "at": "int64", "liked": "bool"},
+        "id": ["id"],
+        "user": "user",
+        "video": "id",
+        "time": "at",
+        "outcomes": ["liked"],
+    }
+    return Spec.model_validate(
+        {
+            "name": "clips",
+            "logs": {"impression": impression, "profiles": {"clip": profile.model_dump()}},
+            "tables": {"id": {"encode": "vocab", "dim": 4}},
+            "features": {"id": {"kind": "id", "table": "id"}},
+            "objectives": {"like": {"kind": "binary", "label": "liked"}},
+            "scenes": {"all": {"where": "id > 0", "weights": {"like": 1.0}}},
+        }
+    )
 
 
 def prepared(
@@ -23,8 +47,9 @@ def prepared(
         (folder / "raw" / "clip" / f"{number}.csv").write_text(content)
     store = Folder.at(folder / "store")
     files = find_files("clip", profile, Folder.at(folder / "raw"))
-    dealt = [deal(DealTask(store, "clip", profile, f, frozenset({"id"}), None, None, "UTC", 1, False)) for f in files]
-    task = ProfileTask(store, "clip", profile, pieces_by_cell(reversed(dealt))["clip"][0, None])
+    spec = with_profile(profile)
+    dealt = [deal(DealTask(store, spec, "clip", file, partitions=1, quarantine=False)) for file in files]
+    task = ProfileTask(store, spec, "clip", pieces_by_cell(reversed(dealt))["clip"][0, None])
     done = prepare_profile(task)
     assert prepare_profile(task).made is False
     receipt = done.receipt

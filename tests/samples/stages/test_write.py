@@ -6,7 +6,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pipeline.samples.frames.labels import KEEP
-from pipeline.samples.stages.write import thin
+from pipeline.samples.stages.write import downsample
 
 ROWS = 20_000
 
@@ -21,7 +21,7 @@ def samples(keep: list[float]) -> pl.DataFrame:
 def test_about_the_share_is_kept_and_stands_for_all(keep: float) -> None:
     """Within five standard deviations of a draw by chance."""
     before = samples([keep])
-    after = thin(before)
+    after = downsample(before)
     spread = np.sqrt(keep * (1 - keep) * ROWS)
     assert abs(after.height - keep * ROWS) < 5 * spread
     assert 0 < after.height < ROWS
@@ -36,23 +36,23 @@ def test_about_the_share_is_kept_and_stands_for_all(keep: float) -> None:
 
 def test_each_rate_thins_its_own_rows_and_a_rate_of_1_none() -> None:
     before = samples([1.0, 0.5, 0.05])
-    after = thin(before)
+    after = downsample(before)
     untouched = pl.col(KEEP) == 1
     assert_frame_equal(after.filter(untouched), before.filter(untouched))
     for keep in (0.5, 0.05):
         share = after.filter(pl.col(KEEP) == keep).height / before.filter(pl.col(KEEP) == keep).height
         assert abs(share - keep) < 0.03
-    assert_frame_equal(thin(before.filter(untouched)), before.filter(untouched))
+    assert_frame_equal(downsample(before.filter(untouched)), before.filter(untouched))
 
 
 def test_the_draw_depends_on_the_sample_id_alone() -> None:
     """The same rows are kept again, in another order or beside other rows; and a lower rate keeps some of them."""
     before = samples([0.4])
-    after = thin(before)
-    assert_frame_equal(thin(before), after)
-    assert_frame_equal(thin(before.reverse()), after.reverse())
-    assert_frame_equal(pl.concat([thin(before[:7000]), thin(before[7000:])]), after)
-    fewer = thin(before.with_columns(pl.lit(0.2).alias(KEEP)))
+    after = downsample(before)
+    assert_frame_equal(downsample(before), after)
+    assert_frame_equal(downsample(before.reverse()), after.reverse())
+    assert_frame_equal(pl.concat([downsample(before[:7000]), downsample(before[7000:])]), after)
+    fewer = downsample(before.with_columns(pl.lit(0.2).alias(KEEP)))
     assert fewer["sample_id"].is_in(after["sample_id"].implode()).all()
     as_text = before.with_columns(pl.col("sample_id").cast(pl.String))
-    assert thin(as_text)["sample_id"].cast(pl.Int64).equals(after["sample_id"])
+    assert downsample(as_text)["sample_id"].cast(pl.Int64).equals(after["sample_id"])

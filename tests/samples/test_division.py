@@ -8,8 +8,9 @@ import pytest
 
 from pipeline.errors import StrataError
 from pipeline.raw.reading import RawFile, find_files
+from pipeline.samples.division import DIVISION, Options, divide, estimate_busiest_day, estimate_rows
 from pipeline.samples.frames.days import DAY_MS
-from pipeline.samples.plan import PLAN, Options, estimate_busiest_day, estimate_rows, plan, split_days
+from pipeline.samples.split import split_days
 from pipeline.spec.logs import Logs, RawTable
 from pipeline.spec.spec import Split
 from pipeline.storage import Folder
@@ -110,7 +111,7 @@ def found(folder: Path) -> list[RawFile]:
 
 
 def partitions(files: list[RawFile], options: Options) -> int:
-    return plan(options, LOGS, files, files, Folder.at("/nowhere")).partitions
+    return divide(options, LOGS, files, files, Folder.at("/nowhere")).partitions
 
 
 def test_less_memory_means_more_partitions(tmp_path: Path) -> None:
@@ -160,10 +161,10 @@ def test_a_log_without_rows_is_one_partition(tmp_path: Path) -> None:
 def test_the_partitions_of_an_earlier_build_stay(tmp_path: Path) -> None:
     files = write_log(tmp_path / "raw", 10)
     store = Folder.at(tmp_path / "store")
-    assert plan(Options(workers=1), LOGS, files, files, store).partitions == 1
-    store.write(PLAN, b'{"partitions": 11}')
-    assert plan(Options(workers=1), LOGS, files, files, store).partitions == 11
-    assert plan(Options(workers=1, partitions=5), LOGS, files, files, store).partitions == 5
+    assert divide(Options(workers=1), LOGS, files, files, store).partitions == 1
+    store.write(DIVISION, b'{"partitions": 11}')
+    assert divide(Options(workers=1), LOGS, files, files, store).partitions == 11
+    assert divide(Options(workers=1, partitions=5), LOGS, files, files, store).partitions == 5
 
 
 @pytest.mark.parametrize(

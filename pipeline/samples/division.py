@@ -1,26 +1,23 @@
-"""How a build is divided: the number of partitions and workers, the days of each split, and what a new spec redoes."""
+"""How a build is divided: the number of partitions, and of processes that work on them."""
 
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
 
 from pipeline.engines import EngineName, available_cores
 from pipeline.errors import StrataError
-from pipeline.manifest import SplitName
 from pipeline.raw.reading import RawFile
 from pipeline.samples.kept.results import WORK
 from pipeline.samples.stages.deal import SLOTS
 from pipeline.spec.logs import Logs
-from pipeline.spec.spec import Split
 from pipeline.storage import Folder
 
-PLAN = f"{WORK}/plan.json"
+DIVISION = f"{WORK}/plan.json"
 GB = 1_000_000_000
 # Measured on the short_video spec (docs/performance.md): a worker at rest, and what a row of the unit at hand takes.
 WORKER_BYTES, ROW_BYTES = 300_000_000, 350
@@ -33,7 +30,7 @@ TEXT_ROW_BYTES, GZIP_RATIO = 60, 6
 
 @dataclass(frozen=True)
 class Options:
-    """How to build; none of it changes what is built."""
+    """How to build. No option changes what is built."""
 
     engine: EngineName = "local"
     ray_address: str | None = None
@@ -44,7 +41,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Division:
     """`rows` is an estimate of the impressions."""
 
     rows: int
@@ -52,10 +49,12 @@ class Plan:
     partitions: int
 
 
-def plan(options: Options, logs: Logs, impressions: list[RawFile], all_files: list[RawFile], store: Folder) -> Plan:
-    """The partitions of an earlier build stay, so that its results do.
+def divide(
+    options: Options, logs: Logs, impressions: list[RawFile], all_files: list[RawFile], store: Folder
+) -> Division:
+    """The number of workers and partitions; those of an earlier build stay, so that its results can be used.
 
-    Otherwise there are as many as it takes for the busiest day of one partition to fit into a worker's memory.
+    A first build gets as many partitions as it takes for the busiest day of one to fit into a worker's memory.
     """
     for name, number, most in (("workers", options.workers, None), ("partitions", options.partitions, SLOTS)):
         if number is not None and not 1 <= number <= (most or number):
@@ -66,29 +65,29 @@ def plan(options: Options, logs: Logs, impressions: list[RawFile], all_files: li
     # One more than there are cores, as each waits for the disk at times.
     workers = options.workers or (available_cores() + 1 if estimate_rows(all_files) > FEW_ROWS else 1)
     share = options.memory_gb * GB / workers - WORKER_BYTES
-    if not LEAST_SHARE <= share < math.inf:  # so that NaN is refused as well
+    if not LEAST_SHARE <= share < math.inf:  # NaN is refused as well
         least = workers * (WORKER_BYTES + LEAST_SHARE) / GB
         raise StrataError(
             f"{options.memory_gb:g} GB are too little for {workers} workers",
             where="--memory",
             fix=f"give at least {least:g} GB, or fewer --workers",
         )
-    earlier = json.loads(store.read(PLAN))["partitions"] if store.exists(PLAN) else None
+    earlier = json.loads(store.read(DIVISION))["partitions"] if store.exists(DIVISION) else None
     needed = max(1, -(-busiest // min(UNIT_ROWS, int(share / ROW_BYTES))))
-    balanced = -(-needed // workers) * workers  # so that none waits for the last of another
+    balanced = -(-needed // workers) * workers  # no worker waits for the last partition of another
     partitions = options.partitions or earlier or min(SLOTS, balanced)
-    return Plan(rows, workers, partitions)
+    return Division(rows, workers, partitions)
 
 
 def estimate_rows(files: list[RawFile]) -> int:
-    """Rows of raw files, from some of them and the size of all."""
+    """Estimates the rows of raw files from those of some and the size of all."""
     return _of_all(sum(map(_rows, _probed(files))), files)
 
 
 def estimate_busiest_day(files: list[RawFile], time: str, timezone: str) -> int:
-    """Rows of the local day with the most.
+    """Estimates the rows of the busiest local day.
 
-    A row group within two days counts for both; of others, such as those of text files, all rows may be of one day.
+    A row group within two days counts for both. The rows of others, and of text files, may all be of one day.
     """
     by_day: Counter[int] = Counter()
     unknown = 0
@@ -111,7 +110,7 @@ def _probed(files: list[RawFile]) -> list[RawFile]:
 
 
 def _of_all(rows: int, files: list[RawFile]) -> int:
-    """What all files have, by their size, if the probed ones have so many rows."""
+    """The rows of all files, by their size, where the probed files have `rows`."""
     size = sum(file.info.size for file in _probed(files))
     return round(rows * sum(file.info.size for file in files) / size) if size else rows
 
@@ -125,7 +124,7 @@ def _rows(file: RawFile) -> int:
 
 
 def _days(group: pq.RowGroupMetaData, time: str, timezone: str) -> range:
-    """The local days from the earliest to the latest time (ms) of a row group, if it tells them."""
+    """The local days from the earliest to the latest time (ms) of a row group; none if its statistics lack them."""
     columns = [group.column(at) for at in range(group.num_columns)]
     found = [column.statistics for column in columns if column.path_in_schema == time]
     if not found or not found[0] or not found[0].has_min_max or not isinstance(found[0].min, int):
@@ -133,13 +132,13 @@ def _days(group: pq.RowGroupMetaData, time: str, timezone: str) -> range:
     zone = ZoneInfo(timezone)
     try:
         first, last = (datetime.fromtimestamp(ms / 1000, zone).toordinal() for ms in (found[0].min, found[0].max))
-    except (ValueError, OverflowError, OSError):  # no time at all: such a row is going to be rejected
+    except (ValueError, OverflowError, OSError):  # not a time: dealing will reject the row
         return range(0)
     return range(first, last + 1)
 
 
 def _footer(file: RawFile) -> pq.FileMetaData | None:
-    """None for text, and for a damaged file: dealing says so, or puts it in quarantine."""
+    """None for text, and for a damaged file: dealing reports it or puts it in quarantine."""
     if not file.info.name.endswith(".parquet"):
         return None
     try:
@@ -147,27 +146,3 @@ def _footer(file: RawFile) -> pq.FileMetaData | None:
             return pq.ParquetFile(opened).metadata
     except (OSError, ValueError):
         return None
-
-
-def split_days(days: Iterable[date], split: Split, raw: Folder) -> dict[date, SplitName]:
-    """The split of each day: by the dates that the spec names, or else the last ones are for test and validation.
-
-    Raises StrataError if one of the three has no day.
-    """
-    ordered = sorted(days)
-    if not ordered:
-        raise StrataError("has no impression that meets the spec's filter", where=raw, fix="correct `filter`")
-    if split.valid_from and split.test_from:
-        valid, test = (sum(day < begin for day in ordered) for begin in (split.valid_from, split.test_from))
-        period = f"they are {ordered[0]} to {ordered[-1]}"
-        wanted = f"{period}, validation begins on {split.valid_from} and the test on {split.test_from}"
-    else:
-        test = len(ordered) - split.test_days
-        valid = test - split.valid_days
-        wanted = f"validation and test alone take {split.valid_days + split.test_days}"
-    if not 0 < valid < test < len(ordered):
-        fix = (
-            "add earlier days, or change `split` in the spec" if valid <= 0 else "add the later days, or change `split`"
-        )
-        raise StrataError(f"has impressions on {len(ordered)} days, but {wanted}", where=raw, fix=fix)
-    return {d: "train" if at < valid else "valid" if at < test else "test" for at, d in enumerate(ordered)}
