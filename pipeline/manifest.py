@@ -8,20 +8,17 @@ import hashlib
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipeline.errors import StrataError
+from pipeline.spec.part import Part
 from pipeline.spec.spec import Spec
 
 MANIFEST = "manifest.json"
 SplitName = Literal["train", "valid", "test"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SampleFile(_Part):
+class SampleFile(Part):
     """One Parquet file of samples; `path` is relative to the store."""
 
     path: str
@@ -32,7 +29,7 @@ class SampleFile(_Part):
     sha256: str
 
 
-class RawCounts(_Part):
+class RawCounts(Part):
     """What became of the rows of a raw table: read = kept + duplicates + the sum of rejected."""
 
     read: int
@@ -41,7 +38,7 @@ class RawCounts(_Part):
     rejected: dict[str, int]
 
 
-class EventCounts(_Part):
+class EventCounts(Part):
     """What became of the rows of an event that were kept: they found their impression, or why not."""
 
     attributed: int
@@ -49,7 +46,7 @@ class EventCounts(_Part):
     outside_window: int
 
 
-class BadRawFile(_Part):
+class BadRawFile(Part):
     """A raw file in quarantine: none of its rows was used."""
 
     table: str
@@ -57,7 +54,7 @@ class BadRawFile(_Part):
     reason: str
 
 
-class LabelStatistics(_Part):
+class LabelStatistics(Part):
     """Labels of an objective over the rows of a split that learn it; `mean` is the rate of a binary one."""
 
     rows: int
@@ -66,21 +63,21 @@ class LabelStatistics(_Part):
     max: float | None
 
 
-class Normaliser(_Part):
+class Normaliser(Part):
     """Mean and standard deviation of a dense feature on the training split, after log1p if it has one."""
 
     mean: float
     std: float
 
 
-class Vocabulary(_Part):
+class Vocabulary(Part):
     """A Parquet file in the store with the columns value, index and count."""
 
     path: str
     sha256: str
 
 
-class Learned(_Part):
+class Learned(Part):
     """What the training split taught: it belongs to the samples, not to the spec.
 
     `table_rows` sizes the embedding tables; `vocabularies` are by vocab table; `boundaries` cut a number into
@@ -94,7 +91,7 @@ class Learned(_Part):
     baselines: dict[str, list[float]]
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """The content of manifest.json."""
 
     format: Literal[1] = 1

@@ -48,7 +48,8 @@ def main(
         partitions: Groups of users, built one by one. Samples do not depend on them. By default as --memory asks for.
         on_bad_file: A damaged, incomplete or changing raw file ends the build (fail), or is left out (quarantine).
         explain: Print the plan of columns, windows and partitions, and what would be redone, and stop.
-        audit: Samples to recompute from the raw logs, slowly and plainly, and to compare with the finished store.
+        audit: Samples to recompute from the raw logs, slowly and plainly, and to compare with the finished
+            store. Fails also if a feature alone tells a label.
     """
     if audit < 0 or (audit and not Folder.at(out).is_local):
         fix = "give a number of samples; the store must lie on this machine"
@@ -61,14 +62,16 @@ def main(
     _print_store(manifest, out)
     if Folder.at(out).is_local:
         # Not at the top: worker processes import this file, and matplotlib takes a second to import.
+        from pipeline.data_report.findings import require_no_leak
         from pipeline.data_report.report import DATA_REPORT, write_data_report
 
         findings = write_data_report(Path(out), manifest, load_statistics(Path(out)))
         print(f"{out}/{DATA_REPORT}: {len(findings)} warnings" if findings else f"{out}/{DATA_REPORT}: no warnings")
-    if audit:
-        found = audit_store(Path(out), raw, audit)
-        found.require_clean(Path(out))
-        print(f"audit: {found.values:,} values of {found.samples:,} samples are what the raw logs say")
+        if audit:
+            found = audit_store(Path(out), raw, audit)
+            found.require_clean(Path(out))
+            require_no_leak(findings, Path(out))
+            print(f"audit: {found.values:,} values of {found.samples:,} samples are what the raw logs say")
 
 
 def _print_store(manifest: Manifest, out: str) -> None:
