@@ -13,8 +13,8 @@ ARGS ?=
 
 help:
 	@echo "make demo    simulate logs, build samples, train PLE, evaluate: ends with a report in demo/report"
-	@echo "make day     SPEC= RAW= SAMPLES= FROM= RUN=: new days into the samples, then on from the run FROM"
-	@echo "make test    lint and run every test; ARGS='-k history' goes to pytest"
+	@echo "make day     SPEC= RAW= SAMPLES= FROM= RUN=: build samples of new days, train on from the run FROM, evaluate"
+	@echo "make test    check style, format and types, run all tests; ARGS='-k history' goes to pytest"
 	@echo "make lint    check style, format and types only"
 	@echo "make clean   remove demo/ and caches; .venv stays"
 
