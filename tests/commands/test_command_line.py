@@ -38,7 +38,8 @@ class Config(BaseModel):
     resume: bool = False
     """Go on."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of products."""
+    """Precision of the products of a network, which is the greater part of all that a step computes.
+    The tables stay fp32."""
     widths: tuple[int, ...] = ()
     """Layers."""
     loop: Loop = Loop()
@@ -140,7 +141,9 @@ It reads nothing.
   --out PATH                The new folder. (required)
   --since STR               First day.
   --resume, --no-resume     Go on. (default: False)
-  --precision {fp32,bf16}   Of products. (default: fp32)
+  --precision {fp32,bf16}   Precision of the products of a network, which is the
+                            greater part of all that a step computes. The tables
+                            stay fp32. (default: fp32)
   --widths [INT [INT ...]]  Layers. (default: none)
 
  loop options
