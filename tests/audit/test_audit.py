@@ -1,4 +1,4 @@
-"""The audit: it agrees with an honest store of any kind of log, and notices whatever is changed in one."""
+"""The audit agrees with an honest store of any kind of log, and finds every change in a store."""
 
 import random
 import shutil

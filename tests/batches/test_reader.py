@@ -1,4 +1,4 @@
-"""The reader deals every row to one rank and one step, and the same rows to a step whatever the number of ranks."""
+"""Every row belongs to one step and one rank, and a step has the same rows for any number of ranks."""
 
 from collections.abc import Iterator
 from dataclasses import replace
