@@ -8,7 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.manifest import LabelStatistics, SplitName
+from pipeline.json_files import load_json
+from pipeline.manifest import REBUILD, LabelStatistics, SplitName
+from pipeline.storage import Folder
 
 STATISTICS = "statistics.json"
 
@@ -50,4 +52,5 @@ class Statistics(_Part):
 
 
 def load_statistics(store: Path) -> Statistics:
-    return Statistics.model_validate_json((store / STATISTICS).read_bytes())
+    """Raises StrataError if the file is missing or damaged."""
+    return load_json(Statistics, Folder.at(store), STATISTICS, what="the statistics", fix=REBUILD)

@@ -4,10 +4,11 @@ A run finds what earlier ones have finished (see work.py), so the same command s
 killed, adds a day and takes in a changed spec.
 """
 
-import json
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import date
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +20,9 @@ from pipeline.progress import Stages, stages
 from pipeline.raw.reading import RawFile, find_files
 from pipeline.samples.finish import Outcome, finish
 from pipeline.samples.kept.lock import alone, flush_meanwhile
-from pipeline.samples.kept.results import WORK, Done, Results
-from pipeline.samples.plan import PLAN, Options, Plan, plan, split_days
+from pipeline.samples.kept.repair import forget_damaged
+from pipeline.samples.kept.results import WORK, DamagedResult, Done, Results
+from pipeline.samples.plan import PLAN, KeptPlan, Options, Plan, plan, split_days
 from pipeline.samples.stages.attribute import UnitDone, attribute, units
 from pipeline.samples.stages.deal import deal, deal_tasks
 from pipeline.samples.stages.draft import Day, draft_partition
@@ -56,14 +58,30 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
     options = options or Options()
     spec, files, division = prepare(spec_path, raw, out, options)
     logs, store = Folder.at(raw), Folder.at(out)
-    with (
-        alone(store),
-        engine(options.engine, division.workers, options.ray_address) as workers,
-        stages(total=9 if spec.counters else 7) as progress,
-    ):
-        store.write(PLAN, json.dumps({"partitions": division.partitions}).encode())
+    with alone(store), engine(options.engine, division.workers, options.ray_address) as workers:
+        store.write(PLAN, KeptPlan(partitions=division.partitions).model_dump_json().encode())
+        build = partial(_build, spec, spec_path, files, logs, store, division.partitions, options.quarantine, workers)
+        try:
+            return build()
+        except DamagedResult as error:
+            for line in forget_damaged(store, error):
+                print(line, file=sys.stderr, flush=True)
+            return build()
+
+
+def _build(
+    spec: Spec,
+    spec_path: Path,
+    files: dict[str, list[RawFile]],
+    logs: Folder,
+    store: Folder,
+    partitions: int,
+    quarantine: bool,
+    workers: Engine,
+) -> Manifest:
+    """All stages. Raises DamagedResult if what an earlier build left is damaged."""
+    with stages(total=9 if spec.counters else 7) as progress:
         work = _Work(store, workers, progress)
-        partitions, quarantine = division.partitions, options.quarantine
         tasks = deal_tasks(spec, files, store, partitions, quarantine)
         dealt = work.do("dealing rows to partitions", deal, tasks)
         pieces = pieces_by_cell(dealt)
@@ -71,7 +89,7 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
         done_units = work.do("attributing events to impressions", attribute, units(store, spec, pieces, of_profiles))
         if not any(done.attributed.receipt.rows for done in done_units):
             read = sum(done.receipt.read for done in dealt if done.task.name == "impression")
-            raise StrataError(f"none of the {read} impressions is usable", where=raw, fix="compare it with the spec")
+            raise StrataError(f"none of the {read} impressions is usable", where=logs, fix="compare it with the spec")
         dailies, windows = _windows(store, spec, done_units, work)
         drafts = list(chain(*work.do("drafting samples", draft_partition, _days(spec, done_units, windows))))
         splits = split_days({day for done in drafts for day in done.receipt.days}, spec.split, logs)

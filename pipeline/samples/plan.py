@@ -1,6 +1,5 @@
 """How a build is divided: the number of partitions and workers, the days of each split, and what a new spec redoes."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -9,9 +8,11 @@ from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.engines import EngineName, available_cores
 from pipeline.errors import StrataError
+from pipeline.json_files import load_json
 from pipeline.manifest import SplitName
 from pipeline.raw.reading import RawFile
 from pipeline.samples.kept.results import WORK
@@ -41,6 +42,14 @@ class Options:
     memory_gb: float = 2.0
     partitions: int | None = None
     quarantine: bool = False
+
+
+class KeptPlan(BaseModel):
+    """What a store keeps of the plan of its build."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partitions: int = Field(ge=1, le=SLOTS)
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,9 @@ def plan(options: Options, logs: Logs, impressions: list[RawFile], all_files: li
             where="--memory",
             fix=f"give at least {least:g} GB, or fewer --workers",
         )
-    earlier = json.loads(store.read(PLAN))["partitions"] if store.exists(PLAN) else None
+    earlier = None
+    if store.exists(PLAN):
+        earlier = load_json(KeptPlan, store, PLAN, what="a plan", fix="delete this file").partitions
     needed = max(1, -(-busiest // min(UNIT_ROWS, int(share / ROW_BYTES))))
     balanced = -(-needed // workers) * workers  # so that none waits for the last of another
     partitions = options.partitions or earlier or min(SLOTS, balanced)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -70,7 +71,7 @@ class Unit:
     def name(self) -> str:
         return f"{self.day}/{self.partition:04d}"
 
-    @property
+    @cached_property
     def attributed(self) -> Results:
         rows = {
             table: {str(day): [piece.key for piece in pieces] for day, pieces in sorted(days.items())}
@@ -85,7 +86,7 @@ class Unit:
         rules = digest_of_parts("attributed", self.spec)
         return key_of(rules, shown, {name: content_digest(events) for name, events in outcomes.items()})
 
-    @property
+    @cached_property
     def profiled(self) -> Results:
         profiles = {name: lies_in.key for name, lies_in in self.profiles.items()}
         rules = digest_of_parts("profiled", self.spec)
@@ -104,7 +105,7 @@ class CountTask:
     attributed: str
     profiled: dict[str, str]
 
-    @property
+    @cached_property
     def results(self) -> Results:
         spec = self.unit.spec
         key = key_of(digest_of_parts("counted", spec), self.attributed, self.profiled)

@@ -1,6 +1,7 @@
 """Second stage: the profiles, each key (or key and beginning of validity) once."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import polars as pl
 
@@ -35,7 +36,7 @@ class ProfileTask:
     def profile(self) -> Profile:
         return self.spec.logs.profiles[self.name]
 
-    @property
+    @cached_property
     def results(self) -> Results:
         parts = digest_of_parts("profiles", self.spec, self.spec.logs.key_of(self.name))
         return results(self.store, "profiles", self.name, key_of(parts, [piece.key for piece in self.pieces]))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 import polars as pl
 
@@ -40,7 +41,7 @@ class DailyTask:
     day: date
     parts: tuple[Part, ...]
 
-    @property
+    @cached_property
     def results(self) -> Results:
         key = key_of(digest_of_parts("daily", self.spec), sorted(part.digest for part in self.parts))
         return results(self.store, "daily", f"{self.by}/{self.day}", key)
@@ -56,7 +57,7 @@ class WindowTask:
     day: date
     parts: tuple[Part, ...]
 
-    @property
+    @cached_property
     def results(self) -> Results:
         parts = [(part.back, part.digest) for part in self.parts]
         key = key_of(digest_of_parts("windows", self.spec), parts)
