@@ -22,12 +22,16 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder for the block to fill. It becomes `path` when the block ends; if that fails, it is deleted.
 
     A killed process leaves `.<name>.partial` behind. No command reads it, and the next run replaces it.
-    Raises StrataError if `path` already holds something, or cannot be written.
+    Raises StrataError if `path` already holds something, is a symbolic link, or cannot be written.
     """
+    if path.is_symlink():
+        raise StrataError("is a symbolic link", where=path, fix="choose another --out")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StrataError("already exists and is not empty", where=path, fix="choose another --out, or delete it")
     aside = path.absolute().parent / f".{path.absolute().name}.partial"
     try:
+        if aside.is_symlink():
+            aside.unlink()
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
     except OSError as error:

@@ -6,8 +6,10 @@ that a rate is the rate of the log.
 
 from pathlib import Path
 
-from pipeline.manifest import LabelStatistics, SplitName
+from pipeline.json_files import load_json
+from pipeline.manifest import REBUILD, LabelStatistics, SplitName
 from pipeline.spec.part import Part
+from pipeline.storage import Folder
 
 STATISTICS = "statistics.json"
 
@@ -45,4 +47,5 @@ class Statistics(Part):
 
 
 def load_statistics(store: Path) -> Statistics:
-    return Statistics.model_validate_json((store / STATISTICS).read_bytes())
+    """Raises StrataError if the file is missing or damaged."""
+    return load_json(Statistics, Folder.at(store), STATISTICS, what="the statistics", fix=REBUILD)

@@ -13,7 +13,7 @@ from pipeline.audit.plain_log import PlainLog
 from pipeline.audit.recompute import recompute, sample_key
 from pipeline.columns import DAY, SAMPLE_ID, TIME, USER, feature_column
 from pipeline.errors import StrataError
-from pipeline.manifest import Manifest, load_manifest
+from pipeline.manifest import Manifest, check_file, load_manifest
 from pipeline.storage import Folder
 
 ROUNDING = 1e-5  # stored numbers are float32, and expressions may multiply their rounding
@@ -62,6 +62,8 @@ def audit(store: Path, raw: Path | str, samples: int, seed: int = 0) -> Audit:
     """
     manifest = load_manifest(store)
     spec, folder = manifest.spec, Folder.at(store)
+    for vocabulary in manifest.learned.vocabularies.values():
+        check_file(store / vocabulary.path, vocabulary.sha256)
     stored = _draw(folder, manifest, samples, random.Random(seed))
     split_of = {tuple(key): split for *key, split in stored.select(SAMPLE_ID, USER, TIME, SPLIT).iter_rows()}
     log = PlainLog(spec, Folder.at(raw), {bad.file for bad in manifest.quarantine})
@@ -97,6 +99,7 @@ def _draw(store: Folder, manifest: Manifest, samples: int, rng: random.Random) -
         if not here:
             continue
         with store.on_this_machine(file.path) as path:
+            check_file(path, file.sha256)
             rows = pl.scan_parquet(path, hive_partitioning=False, glob=False).with_row_index(_ROW)
             found = rows.filter(pl.col(_ROW).is_in(here)).drop(_ROW).collect()
         filed_under = {SPLIT: pl.lit(file.split), DATE: pl.lit(file.date), FILTER: pl.lit(True)}

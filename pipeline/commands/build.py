@@ -10,6 +10,7 @@ from pipeline.manifest import Manifest, SplitName
 from pipeline.samples.build import build_samples, prepare
 from pipeline.samples.division import Options
 from pipeline.samples.explain import explain_build
+from pipeline.samples.store import replaced_files
 from pipeline.statistics import load_statistics
 from pipeline.storage import Folder
 
@@ -60,6 +61,12 @@ def main(
         return
     manifest = build_samples(spec, raw, out, options)
     _print_store(manifest, out)
+    if replaced := replaced_files(manifest, Folder.at(out)):
+        size = sum(file.size for file in replaced) / 1e6
+        print(
+            f"{len(replaced):,} files ({size:,.1f} MB) of the store before stay for its readers until the next build"
+            " that replaces files"
+        )
     if Folder.at(out).is_local:
         # Not at the top: worker processes import this file, and matplotlib takes a second to import.
         from pipeline.data_report.findings import require_no_leak

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.columns import feature_column, label_column
-from pipeline.manifest import MANIFEST, Manifest
+from pipeline.manifest import MANIFEST, read_manifest
 from pipeline.raw.reading import RawFile
 from pipeline.samples.division import Division, Options
 from pipeline.spec.features import (
@@ -113,7 +113,7 @@ def _changes(spec: Spec, store: Folder) -> Iterator[str]:
     if not store.exists(MANIFEST):
         yield _line("all of it", "is to be done: there is none yet, or none that was finished")
         return
-    found = changed_parts(Manifest.model_validate_json(store.read(MANIFEST)).spec, spec)
+    found = changed_parts(read_manifest(store).spec, spec)
     if not found:
         yield _line("the spec", "has not changed: new and changed raw files are read, and what depends on them")
     for stage, keys in found.items():

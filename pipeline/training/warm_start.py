@@ -16,7 +16,7 @@ from torch import Tensor
 from models.config import ModelConfig
 from models.ranker import table_weight
 from pipeline.errors import StrataError
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifest, check_file
 from pipeline.spec.spec import Spec
 from pipeline.training.config import CONFIG, load_config
 from pipeline.training.processes import Rank
@@ -69,7 +69,9 @@ def keep_vocabularies(samples: Path, manifest: Manifest, run: Path) -> None:
     """Copies the vocabularies that the rows of the tables stand for: the store will learn others from later days."""
     (run / VOCABULARIES).mkdir(parents=True, exist_ok=True)
     for table, vocabulary in manifest.learned.vocabularies.items():
-        shutil.copyfile(samples / vocabulary.path, run / VOCABULARIES / f"{table}.parquet")
+        source, copy = samples / vocabulary.path, run / VOCABULARIES / f"{table}.parquet"
+        shutil.copyfile(source, copy)
+        check_file(copy, vocabulary.sha256, of=source)
 
 
 def inherit(
