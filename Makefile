@@ -37,7 +37,7 @@ day: install
 	@test -n "$(RAW)" -a -n "$(SAMPLES)" -a -n "$(FROM)" -a -n "$(RUN)" || { echo "make day needs RAW= SAMPLES= FROM= RUN= (and SPEC=)" >&2; exit 2; }
 	.venv/bin/python scripts/build_samples.py --spec $(SPEC) --raw $(RAW) --out $(SAMPLES)
 	OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) --max-restarts 3 scripts/train.py --spec $(SPEC) --samples $(SAMPLES) --init-from $(FROM) --out $(RUN) $(ARGS)
-	.venv/bin/python scripts/evaluate.py --run $(RUN) --samples $(SAMPLES) --split test --out $(RUN)-report
+	.venv/bin/python scripts/compare.py $(FROM) $(RUN) --samples $(SAMPLES) --split test --out $(RUN)-report
 
 test: lint
 	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)

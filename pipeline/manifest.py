@@ -107,7 +107,7 @@ class Learned(Part):
 class Manifest(Part):
     """The content of manifest.json."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     spec: Spec
     fingerprint: str
     raw_folder: str
@@ -131,22 +131,13 @@ class Manifest(Part):
         """The sample files and vocabularies, relative to the store."""
         return {file.path for file in self.files} | {v.path for v in self.learned.vocabularies.values()}
 
-    def encoding(self) -> str:
-        """Tells apart stores whose numbers mean different things to a model: by the spec and all that was learned."""
-        return hashlib.sha256((self.fingerprint + self.learned.model_dump_json()).encode()).hexdigest()
+    def digest(self) -> str:
+        """Tells apart manifests that say anything else. A key at its default is left out: a new key changes nothing."""
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()
 
-    def content(self, split: SplitName) -> str:
-        """Tells apart splits of other files, or of files with other rows."""
-        files = [(file.path, file.rows, file.sha256) for file in self.files if file.split == split]
-        return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
-
-    def trained_on(self, first: str, last: str = "") -> Self:
-        """The same without the training files of days before `first` or after `last`, YYYY-MM-DD; "" is no bound."""
-        files = [
-            file
-            for file in self.files
-            if file.split != "train" or (first <= file.date and (not last or file.date <= last))
-        ]
+    def trained_since(self, first: str) -> Self:
+        """The same without the training files of days before `first`, YYYY-MM-DD."""
+        files = [file for file in self.files if file.split != "train" or first <= file.date]
         return self.model_copy(update={"files": files})
 
     def rows(self, split: SplitName) -> int:
@@ -194,7 +185,7 @@ def check_file(path: Path, sha256: str, of: Path | None = None) -> None:
     Reads all of it, about 1.5 GB/s from memory: once per run is enough.
     """
     where = of or path
-    fix = f"the store is damaged: delete this file and {REBUILD}"
+    fix = f"it is damaged: restore it from a copy, or delete it and {REBUILD}"
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,7 @@ from pipeline.atomic import new_folder
 from pipeline.evaluation.measure import measure, write_metrics
 from pipeline.evaluation.predictions import append_truth, read_predictions
 from pipeline.evaluation.report import read_training_curve, write_report
-from pipeline.manifest import SplitName, load_manifest
+from pipeline.manifest import SplitName
 from pipeline.training.predict import predict
 
 EXAMPLE = "--run demo/run --samples demo/samples --split test --out demo/report"
@@ -20,29 +20,29 @@ def main(run: Path, samples: Path, out: Path, split: SplitName = "test", truth: 
 
     Args:
         run: The run's folder, as `train` made it.
-        samples: The sample store that the run was trained on.
+        samples: The sample store that the run was trained on, or one that was built from the same logs since.
         out: The new folder for the report.
         split: The split to evaluate on.
         truth: The folder `truth` of a simulated log. The report then tells how near the model comes to the best AUC.
     """
     with new_folder(out) as folder:
-        progress = predict(run, samples, split, folder / "predictions")
-        manifest = load_manifest(samples)
+        predicted = predict(run, samples, split, folder / "predictions")
+        spec, store = predicted.trained.spec, predicted.store
         predictions = read_predictions(folder / "predictions")
         if truth:
-            predictions = append_truth(manifest.spec, predictions, truth)
-        metrics = measure(manifest.spec, predictions)
-        seen = manifest.trained_on(progress.first_day, progress.last_day)
+            predictions = append_truth(spec, predictions, truth)
+        metrics = measure(spec, predictions)
         context: dict[str, str | int] = {
             "run": run.resolve().name,
-            "spec": manifest.spec.name,
-            "split": f"{split}, {manifest.period(split)}",
-            "rows": manifest.rows(split),
-            "trained on": f"{seen.rows('train'):,} rows, {seen.period('train')}",
-            "checkpoint": f"step {progress.step:,}",
+            "spec": spec.name,
+            "split": f"{split}, {store.period(split)}",
+            "rows": store.rows(split),
             "samples": str(samples),
+            **predicted.facts(),
         }
         curve = read_training_curve(run / "metrics.jsonl")
         write_metrics(metrics, folder / "metrics.json")
-        write_report(manifest.spec, metrics, predictions, curve, context, folder / "report.html")
+        write_report(spec, metrics, predictions, curve, context, folder / "report.html")
+    for remark in predicted.remarks().items():
+        print(": ".join(remark))
     print(out / "report.html")

@@ -12,7 +12,7 @@ import polars as pl
 from pipeline.columns import SAMPLE_ID, USER, label_column, mask_column, scene_column
 from pipeline.errors import StrataError
 from pipeline.evaluation.measure import Metrics, measure
-from pipeline.manifest import Manifest
+from pipeline.spec.objectives import Scene
 from pipeline.spec.spec import Spec
 
 # What is to be made small, of each metric in which one run can be better than another.
@@ -47,16 +47,40 @@ def name_runs(runs: Sequence[Path]) -> dict[str, Path]:
     return dict(zip(names, runs, strict=True))
 
 
-def check_same_spec(manifests: Mapping[str, Manifest]) -> None:
-    """Refuses runs whose samples were built with different specs: their objectives need not mean the same."""
-    first, *others = manifests
-    for name in others:
-        if manifests[name].fingerprint != manifests[first].fingerprint:
-            raise StrataError(
-                f"its samples were built with another spec than those of {first}",
-                where=f"run {name}",
-                fix="compare runs on samples of the same spec",
-            )
+def in_common(specs: Mapping[str, Spec]) -> tuple[Spec, list[str]]:
+    """The first run's spec with the objectives and scenes that all runs have, and the keys that are left out.
+
+    Runs that read the same samples mean the same by an objective or a scene of the same name. Raises StrataError if no
+    objective is left.
+    """
+    first, *others = specs.values()
+    scenes: dict[str, Scene] = {}
+    for name, scene in first.scenes.items():
+        in_others = [other.scenes[name].weights if name in other.scenes else {} for other in others]
+        weights = {of: weight for of, weight in scene.weights.items() if all(of in found for found in in_others)}
+        if weights:
+            scenes[name] = scene.model_copy(update={"weights": weights})
+    objectives = {
+        name: objective
+        for name, objective in first.objectives.items()
+        if any(name in scene.weights for scene in scenes.values())
+    }
+    if not objectives:
+        raise StrataError(
+            f"{', '.join(specs)} have no objective in common that they learn in the same scene",
+            where="RUN",
+            fix="compare runs that do",
+        )
+    common = first.model_copy(update={"objectives": objectives, "scenes": scenes})
+    kept = _measured(common)
+    of_any = dict.fromkeys(key for spec in specs.values() for key in _measured(spec))
+    return common, [key for key in of_any if key not in kept]
+
+
+def _measured(spec: Spec) -> list[str]:
+    """The keys of what a report has figures of: objectives, scenes, and objectives within scenes."""
+    within = [f"scenes.{name}.weights.{of}" for name, scene in spec.scenes.items() for of in scene.weights]
+    return [*(f"objectives.{name}" for name in spec.objectives), *(f"scenes.{name}" for name in spec.scenes), *within]
 
 
 def compare(spec: Spec, predictions: Mapping[str, pl.LazyFrame]) -> Metrics:
@@ -64,12 +88,15 @@ def compare(spec: Spec, predictions: Mapping[str, pl.LazyFrame]) -> Metrics:
 
     Under `differences`, each further run has `objectives` and `scenes` as its metrics have; a metric in which a run
     can be better is `{"difference": this - first, "verdict": "better" | "worse" | "same"}`, or null where it is
-    withheld.
+    withheld. A baseline that not all runs have is left out.
 
     Raises:
         StrataError: the runs were not predicted on the same rows, or a column cannot be measured.
     """
     first, *others = predictions
+    columns = [rows.collect_schema().names() for rows in predictions.values()]
+    shared = [column for column in columns[0] if all(column in names for names in columns)]
+    predictions = {name: rows.select(shared) for name, rows in predictions.items()}
     for name in others:
         _check_same_rows(spec, first, predictions[first], name, predictions[name])
     runs = {name: measure(spec, rows) for name, rows in predictions.items()}

@@ -36,10 +36,10 @@ def write_comparison(
     """Writes the page of a comparison, whole or not at all.
 
     Args:
-        spec: the spec of the runs.
+        spec: what the specs of the runs have in common.
         compared: what `compare` found.
         context: what the head of the page says of all runs, in this order; `run` is also its title.
-        facts: what it says of each run, under the same names for all.
+        facts: what it says of each run, by name; a run may lack some.
         out: the file.
     """
     runs, differences = compared["runs"], compared["differences"]
@@ -51,6 +51,7 @@ def write_comparison(
         reference=compared["reference"],
         context=context,
         facts=facts,
+        names=list(dict.fromkeys(name for of_run in facts.values() for name in of_run)),
         overall=overall,
         by_scene={
             scene: _comparisons(spec, _within(runs, scene), _within(differences, scene)) for scene in spec.scenes

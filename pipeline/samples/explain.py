@@ -15,7 +15,7 @@ from pipeline.spec.features import (
     QuantileTable,
     VocabTable,
 )
-from pipeline.spec.parts import BY_DAYS, NO_STAGE, changed_parts
+from pipeline.spec.parts import AT_THE_END, BY_DAYS, NO_STAGE, changed_parts
 from pipeline.spec.spec import Spec
 from pipeline.storage import Folder
 
@@ -34,6 +34,7 @@ FIRST_REDONE = {
     "learned": REDONE.format("vocabularies"),
     "encoded": REDONE.format("encoding"),
     BY_DAYS: "is done again for days whose split changes: encoding; and vocabularies, if training days change",
+    AT_THE_END: "nothing is done again; labels are checked",
     NO_STAGE: "nothing is done again",
 }
 

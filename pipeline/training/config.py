@@ -1,5 +1,6 @@
 """All options of a run, as one tree. A run saves it as `config.json`; each leaf is an option of `strata train`."""
 
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -96,3 +97,16 @@ def load_config(run: Path) -> TrainConfig:
     if not path.is_file():
         raise StrataError(f"is no run (it has no {CONFIG})", where=run, fix="pass a folder made by scripts/train.py")
     return load_json(TrainConfig, Folder.at(run), CONFIG, what="a configuration", fix="train the model again")
+
+
+def same_samples(configs: Mapping[str, TrainConfig]) -> Path:
+    """The samples that all runs were trained on. Raises StrataError if they were not trained on the same."""
+    folders = {name: config.samples for name, config in configs.items()}
+    if len(set(folders.values())) > 1:
+        named = ", ".join(f"{name}: {folder}" for name, folder in folders.items())
+        raise StrataError(
+            f"the runs were trained on samples in different folders ({named})",
+            where="--samples",
+            fix="pass the samples to compare them on",
+        )
+    return next(iter(folders.values()))

@@ -80,7 +80,7 @@ def mistakes(
     log = place / "other log"
     simulate_logs(SimulationConfig(users=30, videos=30, days=3, impressions=3000), load_spec(spec_path), log)
     others = place / "other samples"
-    build_samples(change(spec_path, "name: short_video", "name: long_video", f"{place}/other.yaml"), log, others)
+    build_samples(change(spec_path, "hash, rows: 20000", "hash, rows: 10000", f"{place}/other.yaml"), log, others)
 
     usual: dict[str, dict[str, object]] = {
         "strata simulate": {"--spec": spec_path, "--impressions": 100, "--days": 1},
@@ -134,7 +134,13 @@ def mistakes(
     add("evaluate: run without checkpoint", {"--run": young}, young, "no complete checkpoint", "scripts/train.py")
     add("evaluate: no samples", {"--samples": nowhere}, nowhere, "no sample store", "scripts/build_samples.py")
     add("evaluate: truncated samples", {"--samples": cut}, cut_part, "bytes long", "build the samples again")
-    add("evaluate: other samples", {"--samples": others}, trained, "trained on other samples", f"({samples})")
+    add(
+        "evaluate: other samples",
+        {"--samples": others},
+        trained,
+        f"cannot be used on {others}",
+        "another tables.user.rows",
+    )
     add("evaluate: no truth", {"--truth": nowhere}, nowhere)
     add("evaluate: out holds something", {"--out": samples}, samples, "choose another --out")
     add("strata trian: no such command", {}, "no command `trian`", "did you mean `train`?")

@@ -36,10 +36,11 @@ def report(tmp_path_factory: pytest.TempPathFactory, command, trained: Path, sam
 
 
 def test_a_run_holds_what_the_design_says(trained: Path):
-    assert {path.name for path in trained.iterdir()} == {"config.json", "checkpoints", "metrics.jsonl", "tensorboard"}
+    kept = {"config.json", "manifest.json", "vocabularies"}
+    assert {path.name for path in trained.iterdir()} == {*kept, "checkpoints", "metrics.jsonl", "tensorboard"}
     assert json.loads((trained / "config.json").read_text())["loop"]["batch_size"] == 256
     checkpoints = [path.name for path in (trained / "checkpoints").iterdir()]
-    assert all(name.startswith("step-") or name == "vocabularies" for name in checkpoints)
+    assert all(name.startswith("step-") for name in checkpoints)
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
 
 

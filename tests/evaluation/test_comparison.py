@@ -11,9 +11,8 @@ import polars as pl
 import pytest
 
 from pipeline.errors import StrataError
-from pipeline.evaluation.comparison import check_same_spec, compare, name_runs
+from pipeline.evaluation.comparison import compare, in_common, name_runs
 from pipeline.evaluation.comparison_page import differing_settings, write_comparison
-from pipeline.manifest import Manifest
 from pipeline.spec.spec import Spec
 
 
@@ -118,11 +117,28 @@ def test_other_rows_are_refused(
         differences(spec, predictions, change(predictions))
 
 
-def test_other_specs_are_refused() -> None:
-    same, other = Manifest.model_construct(fingerprint="1"), Manifest.model_construct(fingerprint="2")
-    check_same_spec({"a": same, "b": same})
-    with pytest.raises(StrataError, match=r"^run c: .* another spec than those of a"):
-        check_same_spec({"a": same, "b": same, "c": other})
+def test_only_what_all_runs_have_is_compared(spec: Spec) -> None:
+    """The second run does not learn likes in the player; the third has no feed, in which alone watch is learned."""
+    content = spec.model_dump(mode="json")
+    del content["scenes"]["player"]["weights"]["like"]
+    second = Spec.model_validate(content)
+    assert in_common({"a": spec, "b": spec}) == (spec, [])
+    common, left_out = in_common({"a": spec, "b": second})
+    assert common == second
+    assert left_out == ["scenes.player.weights.like"]
+    del content["scenes"]["feed"], content["objectives"]["watch"]
+    third = Spec.model_validate(content)
+    for runs in ({"a": spec, "b": second, "c": third}, {"c": third, "a": spec}):
+        common, left_out = in_common(runs)
+        assert (list(common.objectives), list(common.scenes)) == (["click", "like"], ["player", "search"])
+        assert sorted(left_out) == [
+            *("objectives.watch", "scenes.feed", "scenes.feed.weights.click", "scenes.feed.weights.watch"),
+            "scenes.player.weights.like",
+        ]
+    likes = spec.model_copy(update={"scenes": {"search": spec.scenes["search"]}})
+    clicks = spec.model_copy(update={"scenes": {"feed": spec.scenes["feed"]}})
+    with pytest.raises(StrataError, match=r"^RUN: x, y have no objective in common"):
+        in_common({"x": likes, "y": clicks})
 
 
 def test_runs_of_the_same_name_are_told_apart() -> None:

@@ -44,7 +44,7 @@ def content(store: Path) -> Store:
 
 def assert_same(found: Store, expected: Store) -> None:
     assert found[0] == expected[0]
-    assert found[0].encoding() == expected[0].encoding()
+    assert (found[0].fingerprint, found[0].learned) == (expected[0].fingerprint, expected[0].learned)
     assert found[1] == expected[1]
     assert found[3] == expected[3]
     for samples, wanted in ((found[2], expected[2]), (found[4], expected[4])):

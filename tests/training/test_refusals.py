@@ -11,7 +11,7 @@ import tyro
 from torch.distributed import TCPStore
 
 from pipeline.errors import StrataError
-from pipeline.manifest import MANIFEST
+from pipeline.manifest import MANIFEST, Manifest
 from pipeline.training.config import TrainConfig
 from pipeline.training.predict import predict
 from pipeline.training.processes import Job
@@ -80,10 +80,12 @@ def test_a_run_is_not_resumed_as_another(run: Path, arguments: Arguments, change
     assert option in message
 
 
-def test_a_run_is_not_resumed_on_other_samples(run: Path, arguments: Arguments, samples: Path):
+def test_a_run_is_not_resumed_on_other_samples(run: Path, arguments: Arguments, manifest: Manifest):
     aside = run / "checkpoints" / ".step-00000001.partial"
     aside.mkdir(parents=True)
-    commit(aside, run, Progress(encoding="of others", step=1), {}, keep=1)
+    commit(aside, run, Progress(manifest="of others", step=1), {}, keep=1)
+    assert f"{run}: lacks manifest.json" in refusal(arguments(run, "--resume"))
+    (run / MANIFEST).write_text(manifest.model_dump_json())
     assert "was trained on other samples" in refusal(arguments(run, "--resume"))
 
 

@@ -1,5 +1,6 @@
 """Going on from an earlier run on new days, with vocabularies that have grown and are in another order."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from models.ranker import table_weight
 from pipeline.errors import StrataError
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.training.config import TrainConfig
+from pipeline.training.run_folder import load_encoding
 from pipeline.training.saving.checkpoints import best_checkpoint, read_progress
 from pipeline.training.saving.tensor_files import StoredTensors, TensorShard, write_tensors
 from pipeline.training.train import train
-from pipeline.training.warm_start import inherit_table
+from pipeline.training.warm_start import fill_table
 
 Arguments = Callable[..., list[str]]
 NEW = [-1, -2, -3]
@@ -55,6 +57,7 @@ def later(tmp_path_factory: pytest.TempPathFactory, samples: Path, manifest: Man
     )
     content = json.loads((samples / MANIFEST).read_text())
     content["learned"]["table_rows"]["author"] += len(NEW)
+    content["learned"]["vocabularies"]["author"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (store / MANIFEST).write_text(json.dumps(content))
     return store
 
@@ -96,17 +99,17 @@ def test_rows_go_where_their_values_went_and_only_new_days_are_trained_on(
     whole = [name for name in before if name.startswith("optimisers.tables.") and "author" not in name]
     assert len(whole) > 5
     assert all(torch.allclose(before[name], after[name], rtol=0, atol=1e-4) for name in whole)
-    progress = read_progress(best_checkpoint(tmp_path / "run"))
     days = manifest.days("train")
-    assert (progress.first_day, progress.last_day, progress.step) == (days[-1], days[-1], 1)
-    assert read_progress(best_checkpoint(earlier)).last_day == days[-2]
+    assert load_encoding(tmp_path / "run").manifest.days("train") == days[-1:]
+    assert read_progress(best_checkpoint(tmp_path / "run")).step == 1
+    assert load_encoding(earlier).manifest.days("train") == days[:-1]
     # Training moves on from there.
     words = arguments(tmp_path / "moved", f"--samples {later} --init-from {best_checkpoint(earlier)} --since {days[0]}")
     train(tyro.cli(TrainConfig, args=words))
-    assert read_progress(best_checkpoint(tmp_path / "moved")).first_day == days[0]
+    assert load_encoding(tmp_path / "moved").manifest.days("train")[0] == days[0]
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path, arguments: Arguments, earlier: Path, samples: Path):
+def test_what_does_not_fit_is_refused(tmp_path: Path, arguments: Arguments, earlier: Path, later: Path):
     def refused(options: str) -> str:
         with pytest.raises(StrataError) as error:
             train(tyro.cli(TrainConfig, args=arguments(tmp_path / "run", f"--init-from {earlier} {options}")))
@@ -116,8 +119,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, arguments: Arguments, earl
     assert refused("--model.head mmoe").startswith(f"{earlier}: was trained with another --model")
     assert "has no training rows of 2100-01-01 or later" in refused("--since 2100-01-01")
     other = shutil.copytree(earlier, tmp_path / "other")
-    (other / "checkpoints" / "vocabularies" / "author.parquet").unlink()
-    assert refused(f"--init-from {other}").startswith(f"{other}: lacks checkpoints/vocabularies/author.parquet")
+    (other / "vocabularies" / "author.parquet").unlink()
+    assert refused(f"--init-from {other} --samples {later}").startswith(f"{other}: lacks vocabularies/author.parquet")
     file = next(best_checkpoint(other).glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
     assert "is damaged" in refused(f"--init-from {other}")
@@ -158,8 +161,8 @@ def test_a_table_is_read_by_blocks_and_each_row_goes_where_its_value_went(tmp_pa
     other_rank = [TensorShard("model.w", (1100, 6), (400, first), part, False) for first, part in columns.items()]
     other_sums = [TensorShard("w", (2200,), (first,), new_sums[first : first + 700], False) for first in (400, 1500)]
     with Watched(tmp_path) as stored:
-        inherit_table(stored, first_rank, first_sums, origins, block_rows)
-        inherit_table(stored, other_rank, other_sums, origins, block_rows)
+        fill_table(stored, first_rank, first_sums, origins, block_rows)
+        fill_table(stored, other_rank, other_sums, origins, block_rows)
         assert 1 <= stored.largest <= block_rows
     assert torch.equal(new_sums[400:1100], new_sums[1500:])  # of either part of the columns
     for row, origin in enumerate(origins.tolist()):

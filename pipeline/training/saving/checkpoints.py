@@ -35,15 +35,8 @@ class Progress(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    encoding: str
-    """`Manifest.encoding` of the samples that the model was trained on."""
-    rows: str = ""
-    """`Manifest.content` of the training rows."""
-    design: str = ""
-    """`inherit.design` of the spec."""
-    first_day: str = ""
-    last_day: str = ""
-    """Of the training rows, YYYY-MM-DD."""
+    manifest: str
+    """`Manifest.digest` of the run: its spec, its samples and all that was learned."""
     step: int = 0
     epoch: int = 0
     epoch_step: int = 0

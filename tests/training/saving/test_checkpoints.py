@@ -37,7 +37,7 @@ def save(tmp_path: Path, rank: Rank) -> Save:
         with Saver(tmp_path, rank, keep) as saver:
             saver.save(
                 {"model": {"w": torch.tensor([1.0, 2.0]) * step}},
-                Progress(encoding="", step=step, valid_loss=valid_loss),
+                Progress(manifest="", step=step, valid_loss=valid_loss),
             )
         return complete_checkpoints(tmp_path)[-1]
 
@@ -106,7 +106,7 @@ def test_what_was_saved_is_loaded_in_place(save: Save):
     load_state(checkpoint, {"model": {"w": w}})
     assert w.tolist() == [3.0, 6.0]
     check(checkpoint)
-    assert read_progress(checkpoint) == Progress(encoding="", step=3)
+    assert read_progress(checkpoint) == Progress(manifest="", step=3)
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=checkpoint, check=True)
     assert sorted(path.name for path in checkpoint.iterdir()) == [
         "SHA256SUMS",

@@ -16,7 +16,7 @@ from tests.training.conftest import Launched
 
 def test_it_saves_the_state_of_the_moment_while_that_changes(tmp_path: Path):
     state = {"w": torch.zeros(300_000), "steps": torch.tensor(0.0)}
-    progress = Progress(encoding="")
+    progress = Progress(manifest="")
     with process_group("cpu") as rank, Saver(tmp_path, rank, keep=100) as saver:
         for step in range(1, 21):
             progress.step = step
@@ -40,9 +40,9 @@ def test_what_a_thread_could_not_write_is_raised_where_it_is_waited_for(tmp_path
     blocked.touch()
     with process_group("cpu") as rank:
         saver = Saver(tmp_path, rank, keep=1)
-        saver.save({"w": torch.zeros(3)}, Progress(encoding="", step=1))
+        saver.save({"w": torch.zeros(3)}, Progress(manifest="", step=1))
         with pytest.raises(StrataError, match=r"step-00000001: cannot be written \(rank 0: .*File exists") as caught:
-            saver.save({"w": torch.zeros(3)}, Progress(encoding="", step=2))
+            saver.save({"w": torch.zeros(3)}, Progress(manifest="", step=2))
         assert "go on with --resume" in str(caught.value)
         assert not saver.failed
     assert complete_checkpoints(tmp_path) == []

@@ -184,7 +184,7 @@ def test_copies_for_checkpoints_are_planned_as_they_are(
 ):
     model, optimisers = make(**options)
     with Saver(tmp_path, rank, keep=1) as saver:
-        saver.save({"model": model.state_dict(), "optimisers": optimisers.state()}, Progress(encoding="", step=1))
+        saver.save({"model": model.state_dict(), "optimisers": optimisers.state()}, Progress(manifest="", step=1))
     written = load_file(checkpoint_path(tmp_path, 1) / "rank-00000.safetensors")
     copies = size(sum(tensor.nbytes for tensor in written.values()))
     text = plan(**options)[1].text
