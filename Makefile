@@ -12,12 +12,12 @@ ARGS ?=
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    simulate logs, build samples, train PLE, evaluate: ends with a report in demo/report"
-	@echo "make day     SPEC= RAW= SAMPLES= FROM= RUN=: new days into the samples, on from the run FROM, compare both"
-	@echo "make test    lint and run the tests; ARGS='-k history' goes to pytest"
+	@echo "make demo        simulate logs, build samples, train PLE, evaluate: ends with a report in demo/report"
+	@echo "make day         SPEC= RAW= SAMPLES= FROM= RUN=: build samples of new days, train on from the run FROM, compare"
+	@echo "make test        check style, format and types, run the tests; ARGS='-k history' goes to pytest"
 	@echo "make test-slow   run the slow tests"
-	@echo "make lint    check style, format and types only"
-	@echo "make clean   remove demo/ and caches; .venv stays"
+	@echo "make lint        check style, format and types only"
+	@echo "make clean       remove demo/ and caches; .venv stays"
 
 install:
 	@scripts/install.sh

@@ -13,25 +13,25 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     head: Literal["single_task", "shared_bottom", "moe", "mmoe", "cgc", "ple"] = "ple"
-    """How the towers share the network below them, from nothing (single_task) to everything (shared_bottom)."""
+    """How much of the network below them the towers share, from nothing (single_task) to everything (shared_bottom)."""
     towers: Literal["objective", "scene"] = "objective"
-    """One tower per objective, used in all its scenes; or one per scene, with an output for each of its objectives."""
+    """One tower per objective for all its scenes, or one per scene with an output for each of its objectives."""
     levels: PositiveInt = 2
-    """Stacked extraction levels of ple; cgc is one level, and the other heads have none."""
+    """Extraction levels of ple; cgc has one level, and the other heads have none."""
     shared_experts: PositiveInt = 2
-    """Experts open to every tower: in each level of ple, in cgc, and all there are in moe and mmoe."""
+    """Experts shared by all towers: of each level of ple, of cgc, and all experts of moe and mmoe."""
     own_experts: PositiveInt = 1
-    """Experts that belong to one tower, for each tower: in each level of ple and in cgc."""
+    """Experts of each tower alone: of each level of ple, and of cgc."""
     expert: Annotated[Widths, Field(min_length=1)] = (64,)
-    """Layer widths of an expert; also of each network of single_task and of the one of shared_bottom."""
+    """Layer widths of an expert, of each network of single_task, and of the network of shared_bottom."""
     gate: Widths = ()
-    """Hidden layers of the gates, before their softmax; none makes a gate linear, as published."""
+    """Widths of the hidden layers of a gate; without any, a gate is linear, as published."""
     bottom: Widths = ()
-    """Layers shared by all, between the features and the head."""
+    """Widths of the layers between the features and the head, shared by all towers."""
     tower: Widths = (32,)
-    """Hidden layers of a tower, before its linear outputs."""
+    """Widths of the hidden layers of a tower, before its linear outputs."""
     activation: Literal["relu", "gelu", "silu"] = "relu"
-    """After every hidden layer."""
+    """Activation of every hidden layer."""
     norm: Literal["none", "layer"] = "none"
     """Normalisation between a hidden layer and its activation."""
     dropout: Annotated[NonNegativeFloat, Field(lt=1)] = 0.0

@@ -157,7 +157,7 @@ class PLE(Head):
 class CGC(PLE):
     """Customised gate control, f_k(x) = Σ_i g_k(x)_i S_k(x)_i with S_k tower k's own and the shared experts.
 
-    It is PLE of a single level (Tang et al., RecSys 2020), whatever `config.levels` says.
+    It is PLE of a single level (Tang et al., RecSys 2020), and ignores `config.levels`.
     """
 
     def __init__(self, d_in: int, towers: int, config: ModelConfig) -> None:

@@ -1,4 +1,4 @@
-"""Writing a file or a folder so that a reader finds the whole of it or nothing, whenever the writer is killed."""
+"""Files and folders that a reader finds complete or not at all, even if their writer is killed."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from pipeline.storage import Folder
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes `content` aside, flushes it to the disk, and renames it to `path`, over a file already there.
+    """Writes `content` to a temporary file, flushes it to the disk, and renames it to `path`. It may replace a file.
 
     Raises StrataError if the disk is full or the folder cannot be written.
     """
@@ -19,15 +19,19 @@ def replace_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, beside `path`; it becomes `path` when the block ends, and vanishes if the block fails.
+    """A temporary folder for the block to fill. It becomes `path` when the block ends; if that fails, it is deleted.
 
-    A killed process leaves `.<name>.partial` behind, which no command reads and the next run replaces.
-    Raises StrataError if `path` already holds something, or cannot be written.
+    A killed process leaves `.<name>.partial` behind. No command reads it, and the next run replaces it.
+    Raises StrataError if `path` already holds something, is a symbolic link, or cannot be written.
     """
+    if path.is_symlink():
+        raise StrataError("is a symbolic link", where=path, fix="choose another --out")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StrataError("already exists and is not empty", where=path, fix="choose another --out, or delete it")
     aside = path.absolute().parent / f".{path.absolute().name}.partial"
     try:
+        if aside.is_symlink():
+            aside.unlink()
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where independent tasks are run: processes of this machine, or a Ray cluster. Both run the same functions."""
+"""Engines, which run independent tasks: processes of this machine, or a Ray cluster."""
 
 import logging
 import multiprocessing
@@ -16,9 +16,10 @@ from pipeline.errors import StrataError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 EngineName = Literal["local", "ray"]
-# What libraries of the workers read as they are imported. The next run of rows needs the memory of the one before:
-# giving it back in between costs a fifth of the time; Polars has an allocator of its own (times in ms), NumPy that of
-# the C library (sizes in bytes). And Polars' streaming, made for many cores and large frames, is slower on one.
+# Environment variables of a worker process, which its libraries read when they are imported.
+# A worker keeps freed memory for its next rows: to give it back in between takes a fifth of the time. Polars has an
+# allocator of its own (the first variable, in ms). NumPy uses that of the C library (the next two, in bytes).
+# Polars' streaming engine is slower on one core.
 WORKER = {
     "_RJEM_MALLOC_CONF": "dirty_decay_ms:10000,muzzy_decay_ms:10000",
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
@@ -33,12 +34,12 @@ class Engine(Protocol):
     workers: int
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """The results in the order of the tasks. An exception of the function is raised here, as soon as it comes."""
+        """The results in the order of the tasks. An exception of the function is raised here, as soon as it occurs."""
         ...
 
 
 class InProcess:
-    """One task after the other, in this process, which leaves Polars all cores."""
+    """Runs one task after the other in this process. Polars may use all cores."""
 
     workers = 1
 
@@ -47,13 +48,13 @@ class InProcess:
 
 
 class Processes:
-    """Several processes of this machine, each with its share of the cores."""
+    """Runs tasks in several processes of this machine. Each has a share of the cores."""
 
     def __init__(self, workers: int, pool: ProcessPoolExecutor) -> None:
         self.workers, self._pool = workers, pool
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Raises StrataError if a process was killed, which is what a machine short of memory does."""
+        """Raises StrataError if a process was killed, as a machine that is short of memory does."""
         waiting: list[Future[Result]] = [self._pool.submit(function, task) for task in tasks]
         try:
             for done in as_completed(waiting):
@@ -68,7 +69,7 @@ class Processes:
 
 
 class Ray:
-    """A Ray cluster, or Ray on this machine."""
+    """Runs tasks on a Ray cluster, or on Ray on this machine."""
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
@@ -92,7 +93,7 @@ class Ray:
 
 @contextmanager
 def engine(name: EngineName, workers: int, ray_address: str | None = None) -> Iterator[Engine]:
-    """The engine of that name, for the time of the block. Raises StrataError if Ray is not there."""
+    """The engine of that name, for the time of the block. Raises StrataError if Ray is missing or does not start."""
     if name == "ray":
         with _ray(workers, ray_address) as cluster:
             yield cluster
@@ -116,10 +117,7 @@ def available_cores() -> int:
 
 
 def _follow_parent() -> None:
-    """Ends this process when its parent is gone, however that ended: nobody waits for its results any more.
-
-    Ctrl-C reaches all processes of a terminal; the parent alone answers it.
-    """
+    """Ends this process when its parent has ended, in whatever way. It leaves Ctrl-C, which both get, to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -5,26 +5,36 @@ read it, and need nothing else to understand the Parquet files beside it.
 """
 
 import hashlib
+import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator
 
-from pipeline.errors import StrataError
+from pipeline.errors import LocalError, StrataError
+from pipeline.json_files import load_json, sealed
+from pipeline.spec.part import Name, Part
 from pipeline.spec.spec import Spec
+from pipeline.storage import Folder
 
 MANIFEST = "manifest.json"
+REBUILD = "build the samples again"
 SplitName = Literal["train", "valid", "test"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _below(path: str) -> str:
+    if "\\" in path or not path.isprintable() or any(part in ("", ".", "..") for part in path.split("/")):
+        raise ValueError("should be the path of a file below the store")
+    return path
 
 
-class SampleFile(_Part):
+StorePath = Annotated[str, AfterValidator(_below)]
+
+
+class SampleFile(Part):
     """One Parquet file of samples; `path` is relative to the store."""
 
-    path: str
+    path: StorePath
     split: SplitName
     date: str
     rows: int
@@ -32,7 +42,7 @@ class SampleFile(_Part):
     sha256: str
 
 
-class RawCounts(_Part):
+class RawCounts(Part):
     """What became of the rows of a raw table: read = kept + duplicates + the sum of rejected."""
 
     read: int
@@ -41,7 +51,7 @@ class RawCounts(_Part):
     rejected: dict[str, int]
 
 
-class EventCounts(_Part):
+class EventCounts(Part):
     """What became of the rows of an event that were kept: they found their impression, or why not."""
 
     attributed: int
@@ -49,7 +59,7 @@ class EventCounts(_Part):
     outside_window: int
 
 
-class BadRawFile(_Part):
+class BadRawFile(Part):
     """A raw file in quarantine: none of its rows was used."""
 
     table: str
@@ -57,7 +67,7 @@ class BadRawFile(_Part):
     reason: str
 
 
-class LabelStatistics(_Part):
+class LabelStatistics(Part):
     """Labels of an objective over the rows of a split that learn it; `mean` is the rate of a binary one."""
 
     rows: int
@@ -66,38 +76,38 @@ class LabelStatistics(_Part):
     max: float | None
 
 
-class Normaliser(_Part):
+class Normaliser(Part):
     """Mean and standard deviation of a dense feature on the training split, after log1p if it has one."""
 
     mean: float
     std: float
 
 
-class Vocabulary(_Part):
+class Vocabulary(Part):
     """A Parquet file in the store with the columns value, index and count."""
 
-    path: str
+    path: StorePath
     sha256: str
 
 
-class Learned(_Part):
+class Learned(Part):
     """What the training split taught: it belongs to the samples, not to the spec.
 
     `table_rows` sizes the embedding tables; `vocabularies` are by vocab table; `boundaries` cut a number into
     quantiles; `baselines` has, per objective with `baseline_by`, the median training label by index of that feature.
     """
 
-    table_rows: dict[str, int]
-    vocabularies: dict[str, Vocabulary]
-    boundaries: dict[str, list[float]]
-    normalisers: dict[str, Normaliser]
-    baselines: dict[str, list[float]]
+    table_rows: dict[Name, int]
+    vocabularies: dict[Name, Vocabulary]
+    boundaries: dict[Name, list[float]]
+    normalisers: dict[Name, Normaliser]
+    baselines: dict[Name, list[float]]
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """The content of manifest.json."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     spec: Spec
     fingerprint: str
     raw_folder: str
@@ -112,6 +122,14 @@ class Manifest(_Part):
     filtered: int
     """Impressions that the spec's filter left out."""
     quarantine: list[BadRawFile]
+
+    def as_file(self) -> bytes:
+        """The content of manifest.json, with a digest of itself."""
+        return sealed(self.model_dump_json(indent=1).encode())
+
+    def paths(self) -> set[str]:
+        """The sample files and vocabularies, relative to the store."""
+        return {file.path for file in self.files} | {v.path for v in self.learned.vocabularies.values()}
 
     def digest(self) -> str:
         """Tells apart manifests that say anything else. A key at its default is left out: a new key changes nothing."""
@@ -134,27 +152,44 @@ class Manifest(_Part):
         return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def load_manifest(store: Path) -> Manifest:
-    """The manifest of a sample store whose files are all there, with the sizes they were written with.
-
-    Raises StrataError otherwise.
-    """
-    path = store / MANIFEST
-    if not path.is_file():
+def read_manifest(store: Folder) -> Manifest:
+    """The manifest of a sample store, whatever has become of its files. Raises StrataError if there is none."""
+    if not store.stat(MANIFEST):
         raise StrataError(f"no sample store (it has no {MANIFEST})", where=store, fix="run scripts/build_samples.py")
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise StrataError(
-            f"not a manifest of this version ({first['msg']} at {'.'.join(map(str, first['loc']))})",
-            where=path,
-            fix="build the samples again",
-        ) from None
-    for file in manifest.files:
-        found = store / file.path
-        size = found.stat().st_size if found.is_file() else None
-        if size != file.bytes:
-            what = "missing" if size is None else f"{size} bytes long, but was written with {file.bytes}"
-            raise StrataError(what, where=found, fix="the store is damaged: build the samples again")
+    return load_json(Manifest, store, MANIFEST, what="a manifest", fix=REBUILD)
+
+
+def load_manifest(store: Path) -> Manifest:
+    """The manifest of a sample store whose files are all in it, with the sizes they were written with.
+
+    Raises StrataError otherwise. What the files hold is checked by those who read them, see `check_file`.
+    """
+    manifest = read_manifest(Folder.at(store))
+    sizes: dict[str, int | None] = dict.fromkeys(manifest.paths()) | {file.path: file.bytes for file in manifest.files}
+    root = os.path.realpath(store)
+    for path, size in sizes.items():
+        found = store / path
+        if os.path.realpath(found) != f"{root}/{path}":
+            raise StrataError("is reached through a symbolic link", where=found, fix="put the file itself there")
+        if not found.is_file():
+            raise StrataError("missing", where=found, fix=f"the store is damaged: {REBUILD}")
+        if size is not None and size != (length := found.stat().st_size):
+            what = f"{length} bytes long, but was written with {size}"
+            raise StrataError(what, where=found, fix=f"the store is damaged: {REBUILD}")
     return manifest
+
+
+def check_file(path: Path, sha256: str, of: Path | None = None) -> None:
+    """Raises LocalError if a file, or the file `of` that it is a copy of, is not the one that the manifest names.
+
+    Reads all of it, about 1.5 GB/s from memory: once per run is enough.
+    """
+    where = of or path
+    fix = f"it is damaged: restore it from a copy, or delete it and {REBUILD}"
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LocalError(f"cannot be read ({error.strerror})", where=where, fix=fix) from None
+    if digest != sha256:
+        raise LocalError("is not what was written (its SHA-256 is not the manifest's)", where=where, fix=fix)

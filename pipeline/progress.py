@@ -1,4 +1,4 @@
-"""What a person sees while a command works: a bar on a terminal, a line per stage otherwise."""
+"""The progress of a command: a bar on a terminal, or else a line per stage."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ def stages(total: int) -> Iterator["Stages"]:
 
 
 class Stages:
-    """Announces each stage as it begins, and how long the one before took."""
+    """Announces each stage as it begins. A line has the seconds since the command began."""
 
     def __init__(self, bar: "tqdm[None]") -> None:
         self._bar = bar

@@ -1,35 +1,32 @@
-"""What the samples of a store look like day by day: exact counts, for the data report and for a second look.
+"""Exact counts of the samples of a store, day by day. The data report and the sharding plan read them.
 
-Sample building writes `statistics.json` beside the manifest. All numbers are of the samples as built, before
-down-sampling, so that a rate is the log's own.
+Sample building writes `statistics.json` beside the manifest. All numbers count the samples before down-sampling, so
+that a rate is the rate of the log.
 """
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from pipeline.manifest import LabelStatistics, SplitName
+from pipeline.json_files import load_json
+from pipeline.manifest import REBUILD, LabelStatistics, SplitName
+from pipeline.spec.part import Part
+from pipeline.storage import Folder
 
 STATISTICS = "statistics.json"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SceneStatistics(_Part):
-    """The rows of a scene on a day, and the labels that it learns there, by objective."""
+class SceneStatistics(Part):
+    """The rows of a scene on a day, and the labels that the scene learns, by objective."""
 
     rows: int
     labels: dict[str, LabelStatistics]
 
 
-class DayStatistics(_Part):
-    """One day of samples, by the day that they are filed under.
+class DayStatistics(Part):
+    """The samples that are filed under one day.
 
-    `missing` counts per feature the rows without a value (for a list or a history: without an element); `lengths` has
-    per list or history the number of rows by length, from 0 on; of a feature with a vocabulary `ids` counts the values
-    and `outside` those that have no row of their own.
+    `missing` counts the rows without a value of a feature; a list or history without an element is missing. `lengths`
+    counts the rows of a list or history by length, from 0 on. Of a feature with a vocabulary, `ids` counts the values
+    and `outside` the values outside the vocabulary.
     """
 
     date: str
@@ -42,12 +39,13 @@ class DayStatistics(_Part):
     outside: dict[str, int]
 
 
-class Statistics(_Part):
-    """The content of statistics.json; `distinct` estimates the number of different ids that each table was given."""
+class Statistics(Part):
+    """The content of statistics.json. `distinct` estimates how many different ids the features of each table had."""
 
     days: list[DayStatistics]
     distinct: dict[str, int]
 
 
 def load_statistics(store: Path) -> Statistics:
-    return Statistics.model_validate_json((store / STATISTICS).read_bytes())
+    """Raises StrataError if the file is missing or damaged."""
+    return load_json(Statistics, Folder.at(store), STATISTICS, what="the statistics", fix=REBUILD)

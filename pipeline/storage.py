@@ -65,14 +65,25 @@ class Folder:
         """Raises StrataError if an object store does not answer."""
         return bool(self._info(self._path(name)).type != pafs.FileType.NotFound)
 
-    def files(self) -> list[FileInfo]:
+    def files(self, through_links: bool = True) -> list[FileInfo]:
         """All files below the folder, in the order of their names; none if it does not exist.
 
-        Raises StrataError if it cannot be listed.
+        Without `through_links`, folders that are symbolic links are left out, and files that are stand for themselves:
+        what is to be deleted is listed so. Raises StrataError if it cannot be listed.
         """
-        found = self._info(pafs.FileSelector(self.path, recursive=True, allow_not_found=True))
-        listed = [self._listed(os.path.relpath(info.path, self.path), info) for info in found if info.is_file]
+        if self.is_local and not through_links:
+            listed = list(self._own_files())
+        else:
+            found = self._info(pafs.FileSelector(self.path, recursive=True, allow_not_found=True))
+            listed = [self._listed(os.path.relpath(info.path, self.path), info) for info in found if info.is_file]
         return sorted((file for file in listed if ASIDE not in file.name), key=lambda file: file.name)
+
+    def _own_files(self) -> Iterator[FileInfo]:
+        """On this machine: follows no symbolic link."""
+        for folder, _, names in os.walk(self.path):
+            for path in (f"{folder}/{name}" for name in names):
+                info = os.lstat(path)
+                yield FileInfo(os.path.relpath(path, self.path), info.st_size, info.st_mtime_ns)
 
     def stat(self, name: str) -> FileInfo | None:
         """The file as it is now, or None if there is none."""
@@ -167,7 +178,14 @@ class Folder:
             return whole.stat().st_size
 
     def delete(self, names: list[str]) -> None:
-        """Deletes files, and on this machine the folders that this leaves empty."""
+        """Deletes files, and on this machine the folders that this leaves empty.
+
+        A symbolic link is deleted itself; what lies behind a folder that is one stays.
+        """
+        if self.is_local:
+            root, folders = os.path.realpath(self.path), {os.path.dirname(name) for name in names}
+            linked = {f for f in folders if f and os.path.realpath(self._path(f)) != os.path.join(root, f)}
+            names = [name for name in names if os.path.dirname(name) not in linked]
         for name in names:
             self.filesystem.delete_file(self._path(name))
         if self.is_local:
@@ -177,9 +195,10 @@ class Folder:
                     folder = os.path.dirname(folder)
 
     def sweep(self) -> None:
-        """Deletes what killed processes were writing; nobody else may be writing there."""
-        for aside in Path(self.path).rglob(f"{ASIDE}*") if self.is_local else ():
-            aside.unlink(missing_ok=True)
+        """Deletes what killed processes were writing; nobody else may be writing there. Follows no symbolic link."""
+        for file in self._own_files() if self.is_local else ():
+            if os.path.basename(file.name).startswith(ASIDE):
+                Path(self._path(file.name)).unlink(missing_ok=True)
 
     def _path(self, name: str) -> str:
         return f"{self.path}/{name}" if name else self.path

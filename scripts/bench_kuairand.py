@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains one PLE on KuaiRand from several seeds, and holds its test AUC against gradient-boosted trees.
+"""Trains a PLE on KuaiRand with several seeds, and compares its test AUC with gradient-boosted trees.
 
 .venv/bin/python scripts/bench_kuairand.py --raw ../shared/data/kuairand_pure
 """
@@ -33,13 +33,13 @@ def main(
     precision: DensePrecision = "auto",
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Build KuaiRand's samples, train and evaluate once per seed, and print mean and spread of the test figures.
+    """Builds KuaiRand's samples, trains and evaluates once per seed, and prints mean and spread of the test figures.
 
     Args:
         raw: The folder with KuaiRand-Pure's CSV files.
         seeds: Runs, with the seeds 0, 1, ...
         processes: Ranks of each run.
-        precision: Of the dense network; see train.py.
+        precision: Precision of the dense network, as --dense.precision of scripts/train.py.
         json_file: Where to write the same figures as JSON.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ def measured(samples: Path, folder: Path, seed: int, processes: int, precision: 
 
 
 def run(script: str, options: str, launcher: str = "") -> None:
-    """Runs one of the scripts beside this one; its failure ends the benchmark."""
+    """Runs a script of this folder. Its failure ends the benchmark."""
     words = [sys.executable, *launcher.split(), str(Path(__file__).with_name(script)), *options.split()]
     finished = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
     if finished.returncode:

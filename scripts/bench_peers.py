@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Measures training on the reference workload against torch-rechub and DeepCTR-Torch, by the ratio of samples/s.
+"""Compares the training speed of Strata, torch-rechub and DeepCTR-Torch on the reference workload.
 
 .venv/bin/python scripts/bench_peers.py --json bench_peers.json
 
-Needs the extra `bench`. All train the same PLE on the same rows of the same ids, lists of ids and numbers, with batches
-of one size on the same cores, Strata as one rank with a thread on each. Each run is a fresh process, and in each round
-everything runs once, so that a slow minute of the machine hits all alike; the table has the median over the windows
-and, in brackets, the least and the greatest. Strata reads its batches from Parquet while it trains; the peers hold the
-rows in memory before the clock starts, and train as their documentation shows, without regularisation.
+Needs the extra `bench`. All train the same PLE on the same rows (ids, lists of ids, numbers), with the same batch size
+on the same cores. Strata is one rank with a thread per core. Each run is a new process. In each round everything runs
+once, so that a slow minute of the machine affects all of them. The table has the median over the windows and, in
+brackets, the least and the greatest. Strata reads its batches from Parquet while it trains. The peers hold the rows in
+memory before the clock starts, and train as their documentation shows, without regularisation.
 """
 
 import importlib.metadata
@@ -46,16 +46,16 @@ def main(
     quick: bool = False,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Train Strata's PLE and the peers' on the reference workload, and print one table.
+    """Trains Strata's PLE and those of the peers on the reference workload, and prints one table.
 
     Args:
-        rows: Rows for Strata's training; the peers see the first of them.
+        rows: Rows for Strata's training. The peers train on the first of them.
         batch_size: Rows of a batch.
         peer_windows: Windows of two batches that are measured in each run of a peer.
-        rounds: How often each is run on each size of tables.
+        rounds: Runs of each program on each size of tables.
         cores: Cores for every process.
-        fused: Gives the peers the fused Adam of PyTorch, which their documentation does not mention.
-        quick: Only small tables, few batches and one round: less than a minute, and no figure to quote.
+        fused: Give the peers the fused Adam of PyTorch, which their documentation does not mention.
+        quick: Small tables, few batches, one round: less than a minute. Do not quote its figures.
         json_file: Where to write the same ratios as JSON.
     """
     tables = TABLES
@@ -79,7 +79,7 @@ def main(
 def measured(
     table_rows: int, rows: int, batch_size: int, peer_windows: int, rounds: int, cores: int, adam: str
 ) -> dict[str, list[float]]:
-    """Samples/s of all windows, by who trained."""
+    """Samples/s of all windows, by program."""
     windows: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

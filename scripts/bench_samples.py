@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Measures sample building on simulated logs: speed, memory, and the same labels and counters in DuckDB and pandas.
+"""Measures sample building: speed, memory, and how long DuckDB and pandas take for the same labels and counters.
 
 .venv/bin/python scripts/bench_samples.py --growth --work ../bench_samples --json bench_samples.json
 
-Needs the extra `bench`, Linux, and for 50 million impressions (`--growth`) some 10 GB of disk. Every run is a fresh
-process on the same cores, timed from its start to its end, with the raw logs in the page cache. In each round
-everything runs once, so that a slow minute of the machine hits all alike; the table has the median and, in brackets,
-the least and the greatest. pandas, which is slow, runs in the first round only. The peers do without a store's days,
-order and checksums; to be held against them, Strata builds a spec without the other features.
+Needs the extra `bench`, Linux, and for 50 million impressions (`--growth`) some 10 GB of disk. Each run is a new
+process on the same cores. It is timed from start to end, with the raw logs in the page cache. In each round everything
+runs once, so that a slow minute of the machine affects all of them. pandas is slow and runs in the first round only.
+The table has the median and, in brackets, the least and the greatest. For the comparison Strata builds a spec with
+only the features that the peers compute. The peers write one file, without the days, the order and the checksums of a
+store.
 """
 
 import importlib.metadata
@@ -43,7 +44,7 @@ GROWTH = 5
 
 @dataclass(frozen=True)
 class Size:
-    """What to simulate; the other options are those of the simulator."""
+    """What to simulate. All else is as the simulator has it by default."""
 
     impressions: int = 10_000_000
     """Impressions on both pages, each with its events."""
@@ -74,16 +75,16 @@ def main(
     work: Path | None = None,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Build samples of the short-video spec, measure, and print one table.
+    """Builds samples of the short-video spec, measures, and prints one table.
 
     Args:
         size: The logs.
-        peer_impressions: Compare with the peers on logs of so many impressions, if not on the same.
+        peer_impressions: Impressions of the logs for the comparison with the peers. By default the same logs.
         repeats: Rounds.
-        cores: Cores for every process, the peers' threads among them.
-        growth: Build the samples of 5 times as many impressions as well (slow, and 5 times the disk).
-        quick: Only 200,000 impressions and one round: less than a minute, and no figure to quote.
-        work: A folder for logs and results, which finds logs of an earlier run there; by default a temporary one.
+        cores: Cores for every process.
+        growth: Also build the samples of 5 times as many impressions. This is slow, and takes 5 times the disk.
+        quick: 200,000 impressions, one round: less than a minute. Do not quote its figures.
+        work: A folder for logs and results. Logs of an earlier run are used again. By default a temporary one.
         json_file: Where to write the same figures as JSON.
     """
     if quick:
@@ -133,7 +134,7 @@ def simulated(folder: Path, size: Size) -> Path:
 
 
 def spec_of_peers() -> str:
-    """The spec without what the peers do not compute: of its features the counters are left, and one id."""
+    """The spec with only what the peers compute: labels, counters as features, and one id."""
     spec = load_spec(SPEC).model_dump(mode="json", exclude_unset=True)
     counters = load_spec(SPEC).counters
     assert counters
@@ -160,7 +161,7 @@ def bytes_of(store: Path) -> int:
 
 
 def measured(script: str, **options: object) -> Run:
-    """Runs a script below this folder; its failure ends the benchmark."""
+    """Runs a script below this folder. Its failure ends the benchmark."""
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     start, ended = time.perf_counter(), threading.Event()
     process = subprocess.Popen([sys.executable, SCRIPTS / script, *words], stdout=subprocess.DEVNULL)

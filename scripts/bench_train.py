@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures training on the reference workload: samples/s, the share of the machine's matrix rate, batches, ranks.
+"""Measures training on the reference workload: samples/s, share of the matrix product rate, reading, two ranks.
 
 .venv/bin/python scripts/bench_train.py --json bench_train.json
 
-Each mode is scripts/train.py in a fresh process, from Parquet on disk to the optimiser's step, one after the other and
-as often as there are rounds, so that a slow minute of the machine hits all alike. A line of metrics.jsonl is a window:
-the table has the median over all windows but the first ones of each run and, in brackets, the least and the greatest.
+Each run is scripts/train.py in a new process, from Parquet on disk to the optimiser's step. In each round every mode
+runs once, so that a slow minute of the machine affects all of them. A line of metrics.jsonl is a window. The table has
+the median over the windows, without the first ones of each run, and in brackets the least and the greatest.
 """
 
 import json
@@ -32,15 +32,15 @@ def main(
     quick: bool = False,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Train on the reference workload in every mode, and print one table.
+    """Trains on the reference workload in every mode, and prints one table.
 
     Args:
         rows: Rows for training.
         table_rows: Rows of each of the 20 tables of single ids.
         batch_size: Rows of a global batch.
-        rounds: How often each mode is run.
+        rounds: Runs of each mode.
         cores: Cores for every process.
-        quick: Only 8,000 rows and one round: about a minute, and no figure to quote.
+        quick: 8,000 rows, one round: about a minute. Do not quote its figures.
         json_file: Where to write the same figures as JSON.
     """
     if quick:

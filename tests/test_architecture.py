@@ -26,11 +26,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"foundation"},
     "training": {"foundation", "batches", "models"},
     "evaluation": {"foundation", "page"},
+    "notebook": {"foundation", "evaluation"},
     "commands": {
         *("foundation", "simulation", "samples", "audit", "data_report"),
         *("batches", "models", "training", "evaluation"),
     },
-    "scripts": {"foundation", "commands", "samples", "batches", "models", "training", "evaluation"},
+    # Commands are wrappers; benchmarks and their peers read stores, batches and the model.
+    "scripts": {"foundation", "commands", "batches", "models", "training"},
 }
 FOUNDATION_FOLDERS = {"spec"}
 TORCH = {"torch", "torchrec", "fbgemm_gpu", "tensordict", "torchmetrics"}
@@ -46,6 +48,7 @@ FORBIDDEN_LIBRARIES: dict[str, set[str]] = {
     "page": TORCH | POLARS | PANDAS,
     "data_report": TORCH | PANDAS,
     "evaluation": TORCH | PANDAS,
+    "notebook": TORCH | PANDAS,
     "batches": POLARS | PANDAS,
     "models": POLARS | PANDAS,
     "training": POLARS | PANDAS,
@@ -144,6 +147,13 @@ def test_imports_run_one_way_and_the_seams_hold():
         ("pipeline/evaluation/a.py", "import models.heads", "a.py:1: evaluation imports models"),
         ("pipeline/training/a.py", "import pipeline.evaluation", "a.py:1: training imports evaluation"),
         ("pipeline/training/a.py", "import scripts.train", "a.py:1: training imports scripts"),
+        ("pipeline/notebook/a.py", "import pipeline.samples", "a.py:1: notebook imports samples"),
+        ("pipeline/notebook/a.py", "import pipeline.training", "a.py:1: notebook imports training"),
+        ("pipeline/notebook/a.py", "import torch", "a.py:1: notebook imports the library torch"),
+        ("pipeline/samples/a.py", "import pipeline.commands", "a.py:1: samples imports commands"),
+        ("pipeline/commands/a.py", "import pipeline.notebook", "a.py:1: commands imports notebook"),
+        ("scripts/a.py", "import pipeline.samples", "a.py:1: scripts imports samples"),
+        ("scripts/a.py", "import pipeline.evaluation", "a.py:1: scripts imports evaluation"),
         ("scripts/a.py", "from tests import x", "a.py:1: scripts imports tests"),
         ("pipeline/raw/a.py", "import torch", "a.py:1: raw imports the library torch"),
         ("pipeline/samples/a.py", "from torchrec.sparse import x", "a.py:1: samples imports the library torchrec"),
@@ -172,7 +182,7 @@ def test_a_planted_breach_is_caught(tmp_path: Path, path: str, source: str, brea
         ("pipeline/data_report/a.py", "import polars, pyarrow\nfrom pipeline.page.render import render"),
         ("pipeline/training/a.py", "import torch\nimport models\nfrom ..batches import x\nfrom . import loop"),
         ("models/a.py", "import torch\nfrom pipeline.spec.spec import Spec\nmodule.apply(reset)"),
-        ("scripts/bench_samples.py", "import pandas, torch\nfrom pipeline.samples import x"),
+        ("scripts/bench_samples.py", "import pandas, torch\nfrom pipeline.batches import x"),
     ],
 )
 def test_an_import_along_the_direction_is_no_breach(tmp_path: Path, path: str, source: str):
@@ -188,7 +198,21 @@ def plant(root: Path, path: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("rooms", "library"),
     [
-        (("foundation", "sql", "raw", "simulation", "samples", "audit", "page", "data_report", "evaluation"), "torch"),
+        (
+            (
+                "foundation",
+                "sql",
+                "raw",
+                "simulation",
+                "samples",
+                "audit",
+                "page",
+                "data_report",
+                "evaluation",
+                "notebook",
+            ),
+            "torch",
+        ),
         (("page", "batches", "models", "training"), "polars"),
     ],
 )

@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from pipeline.errors import StrataError
-from pipeline.manifest import MANIFEST, Manifest
+from pipeline.manifest import read_manifest
 from pipeline.samples.build import build_samples
 from pipeline.samples.division import Options
 from pipeline.simulation.config import SimulationConfig
@@ -197,7 +197,7 @@ def upload(raw: Path, to: Folder) -> None:
 
 def content(store: Folder) -> dict[str, object]:
     """What a reader finds. Names of files tell apart versions of the raw logs: those of an upload are its own."""
-    manifest = Manifest.model_validate_json(store.read(MANIFEST))
+    manifest = read_manifest(store)
     named = {file.path: file.sha256 for file in manifest.files}
     assert named == {name: hashlib.sha256(store.read(name)).hexdigest() for name in named}
     found = {file.name for file in store.files() if not file.name.startswith(".work/")}

@@ -1,4 +1,4 @@
-"""From recomputed samples to the columns of the store: labels, masks, scenes, weights and encoded features."""
+"""Turns recomputed samples into the columns of the store: labels, masks, scenes, weights and encoded features."""
 
 import math
 from bisect import bisect_right
@@ -25,9 +25,9 @@ from pipeline.storage import Folder
 
 
 def expected_columns(samples: PlainRows, past: Past, splits: list[str], manifest: Manifest, store: Folder) -> list[Row]:
-    """What the store should hold of each sample; `splits` says in which split each of them lies.
+    """The row that the store should hold of each sample. `splits` names the split of each.
 
-    The vocabularies, quantiles and normalisers are those of the store.
+    Vocabularies, quantiles and normalisers are taken from the store.
     """
     spec = manifest.spec
     expected: dict[str, list[Any]] = {scene_column(s): samples.holds(scene.where) for s, scene in spec.scenes.items()}
@@ -60,7 +60,7 @@ def expected_columns(samples: PlainRows, past: Past, splits: list[str], manifest
 
 
 def _weights(samples: PlainRows, splits: list[str], spec: Spec) -> list[float | None]:
-    """The sample weight; in training divided by the rate of the first rule of down-sampling that holds."""
+    """The sample weights. In training each is divided by the rate of the first down-sampling rule that holds."""
     weights = samples.numbers(spec.sample_weight) if spec.sample_weight else [1.0] * len(samples.rows)
     rates = [1.0] * len(samples.rows)
     for rule in reversed(spec.downsample):
@@ -73,7 +73,7 @@ def _weights(samples: PlainRows, splits: list[str], spec: Spec) -> list[float | 
 
 
 def _elements(text: str | None, separator: str) -> list[str]:
-    """The parts of a list in one string, without blanks around them and without empty ones."""
+    """The elements of a list in one string, without blanks around them and without empty elements."""
     if text is None:
         return []
     parts = text.split(separator) if separator else list(text)
@@ -81,7 +81,7 @@ def _elements(text: str | None, separator: str) -> list[str]:
 
 
 def _normalised(value: float | None, feature: DenseFeature, normaliser: Normaliser) -> float:
-    """A missing number is 0; log1p keeps the sign of a negative one."""
+    """A dense feature's value. A missing number is 0; log1p keeps the sign of a negative number."""
     if value is None or not math.isfinite(value):
         return 0.0
     if "log1p" in feature.normalise:
@@ -90,7 +90,7 @@ def _normalised(value: float | None, feature: DenseFeature, normaliser: Normalis
 
 
 class PlainEncoder:
-    """Values to rows of their embedding table; row 0 is for a missing value and for one without a row."""
+    """Turns values into rows of their embedding table. Row 0 is for missing values and for values without a row."""
 
     def __init__(self, manifest: Manifest, store: Folder) -> None:
         self.tables, self.learned, self.store = manifest.spec.tables, manifest.learned, store
@@ -100,7 +100,7 @@ class PlainEncoder:
         return [[next(flat) for _ in values] for values in lists]
 
     def indices(self, values: list[Any], type_: pl.DataType, name: str) -> list[int]:
-        """The row of each value; `type_` says how it is written as text, which is what is hashed."""
+        """The row of each value. `type_` decides how a value is written as text, and the text is hashed."""
         table = self.tables[name]
         match table:
             case VocabTable():
@@ -128,7 +128,7 @@ def _intervals(numbers: Iterable[float | None], boundaries: Sequence[float]) -> 
 
 
 def _significant(number: float | None) -> float | None:
-    """A number to 16 significant bits, as quantiles see it."""
+    """A number rounded to 16 significant bits: quantiles are taken of such numbers."""
     if number is None or not math.isfinite(number):
         return None
     mantissa, exponent = math.frexp(number)

@@ -1,4 +1,4 @@
-"""What the raw log says about a few impressions: who they were shown to, with which profile, and what came of them."""
+"""What the raw log says about a few impressions: their users, their profiles and their outcomes."""
 
 from collections import defaultdict
 from collections.abc import Container, Iterator
@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from pipeline.audit.plain_rows import PlainRows, Row, in_order, local_time
+from pipeline.audit.plain_rows import PlainRows, Row, local_time, sort_key
 from pipeline.columns import DAY, EVENT_TIME, IMPRESSION_TIME, LOCAL_DAY, SAMPLE_ID
 from pipeline.raw.reading import checked_tables, find_files, read_chunks, required_columns
 from pipeline.spec.logs import Event, Profile
@@ -17,18 +17,18 @@ from pipeline.storage import Folder
 
 
 class PlainLog:
-    """The raw log of a spec. It is never held whole, only what is asked for; profiles are held as they are."""
+    """The raw log of a spec. Memory holds all profiles, but of the rest only the rows that are asked for."""
 
     def __init__(self, spec: Spec, raw: Folder, quarantine: Container[str] = ()) -> None:
-        """`raw` is the folder that holds the log; the files in `quarantine` are left out."""
+        """`raw` is the folder of the log. The files in `quarantine` are left out."""
         self.spec, self.raw, self.quarantine = spec, raw, quarantine
         self.zone = ZoneInfo(spec.logs.timezone)
         impression = spec.logs.impression
         self.keys = list(dict.fromkeys([*impression.id, impression.user]))
-        """What an event has in common with its impression."""
+        """The columns that an event shares with its impression."""
         self.profiles = {name: self.rows_of(name) for name in spec.logs.profiles}
 
-    def chunks_of(self, name: str) -> Iterator[pl.DataFrame]:
+    def chunks(self, name: str) -> Iterator[pl.DataFrame]:
         """The sound rows of a raw table, chunk by chunk."""
         table, required = checked_tables(self.spec.logs)[name], required_columns(self.spec.logs)[name]
         yield pl.DataFrame(schema=schema(table))  # all files may be in quarantine
@@ -38,8 +38,8 @@ class PlainLog:
                     yield chunk.rows
 
     def rows_of(self, name: str, match: pl.DataFrame | None = None) -> pl.DataFrame:
-        """The sound rows of a raw table that agree with a row of `match` in its columns, each once."""
-        chunks = self.chunks_of(name)
+        """The sound rows of a raw table, without duplicates; with `match`, those that match one of its rows."""
+        chunks = self.chunks(name)
         if match is not None:
             chunks = (rows.join(match, on=match.columns, how="semi", maintain_order="left") for rows in chunks)
         return pl.concat(chunks).unique(maintain_order=True)
@@ -65,7 +65,7 @@ class PlainLog:
         return shown
 
     def _identify(self, shown: PlainRows) -> None:
-        """Adds the sample id; a row that repeats one of its day gets a number, or in event logs is dropped."""
+        """Adds the sample id. A row that repeats an id of its day gets a number; in event logs it is dropped."""
         ids = self.spec.logs.impression.id
         if len(ids) == 1 and self.spec.logs.events:
             shown.add(SAMPLE_ID, [row[ids[0]] for row in shown.rows], shown.types[ids[0]])
@@ -75,7 +75,7 @@ class PlainLog:
         seen: defaultdict[Any, int] = defaultdict(int)
         columns = list(self.spec.logs.impression.columns)
         if not self.spec.logs.events:
-            shown.rows.sort(key=lambda row: in_order(*(row[column] for column in columns)))
+            shown.rows.sort(key=lambda row: sort_key(*(row[column] for column in columns)))
         kept = []
         for row in shown.rows:
             same = (*(row[key] for key in self.keys), row[LOCAL_DAY])
@@ -88,7 +88,7 @@ class PlainLog:
         shown.rows[:] = kept
 
     def _join(self, shown: PlainRows, profile: Profile, table: pl.DataFrame) -> None:
-        """Adds the profile's values as they were at the impression."""
+        """Adds the profile's values at the time of each impression."""
         time = self.spec.logs.impression.time
         versions: defaultdict[Any, list[Row]] = defaultdict(list)
         keys = shown.column(profile.key).to_frame()
@@ -99,9 +99,9 @@ class PlainLog:
             shown.add(column, [row[column] if row else None for row in known], table.schema[column])
 
     def follow(self, shown: PlainRows, events: dict[str, pl.DataFrame]) -> dict[str, PlainRows]:
-        """Adds the outcomes of the events to the impressions they followed; returns what happened, by kind of event.
+        """Adds outcomes to the impressions. Returns the events that followed impressions, by kind of event.
 
-        Each event has its impression's columns, its own values, and the local day on which it happened itself.
+        Each event has the columns of its impression, its own values, and the local day on which it happened.
         """
         time, declared = self.spec.logs.impression.time, self.spec.logs.events
         happened = {"impression": PlainRows([row | {EVENT_TIME: row[time]} for row in shown.rows], dict(shown.types))}
@@ -124,7 +124,7 @@ class PlainLog:
                 if 0 <= row[event.time] - shown.rows[number][time] <= event.within_s * 1000:
                     followed[number].append(row)
         for rows in followed:
-            rows.sort(key=lambda row: in_order(row[event.time], *(row[value] for value in event.values)))
+            rows.sort(key=lambda row: sort_key(row[event.time], *(row[value] for value in event.values)))
         return followed
 
     def _happened(self, shown: PlainRows, followed: list[list[Row]], event: Event, types: pl.Schema) -> PlainRows:
@@ -138,7 +138,7 @@ class PlainLog:
 
 
 def _version_at(time_ms: int, versions: list[Row], profile: Profile) -> Row | None:
-    """The row of a profile that was valid at a time; without validity its only one."""
+    """The row of a profile that was valid at a time; a profile without validity has one row."""
     found: Row | None = None
     for row in versions:
         if profile.valid_from is None:
@@ -151,7 +151,7 @@ def _version_at(time_ms: int, versions: list[Row], profile: Profile) -> Row | No
 
 
 def _add_outcomes(shown: PlainRows, followed: list[list[Row]], name: str, event: Event, types: pl.Schema) -> None:
-    """Whether an event happened after each impression, and its values, combined where it happened several times."""
+    """Adds whether an event followed each impression, and its values, combined if it happened several times."""
     shown.add(name, [bool(rows) for rows in followed], pl.Boolean())
     for value, how in event.values.items():
         combined = [_combined([row[value] for row in rows], how) if rows else None for rows in followed]
@@ -160,7 +160,7 @@ def _add_outcomes(shown: PlainRows, followed: list[list[Row]], name: str, event:
 
 
 def _combined(values: list[Any], how: str) -> Any:
-    """`values` are in the order of their events."""
+    """One value of several, which are in the order of their events."""
     present = [value for value in values if value is not None]
     match how:
         case "first":

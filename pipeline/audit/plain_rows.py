@@ -1,7 +1,7 @@
-"""Rows of a log as plain dictionaries, and the spec's SQL evaluated over the few of them that an audit needs.
+"""Rows of a log as plain dictionaries, and the spec's SQL evaluated over them.
 
-The audit is the one place in Strata where Python loops over rows are right: it must be slow and plain, so that it
-shares no mistake with the vectorised code that builds samples.
+Only the audit may loop over rows in Python. It needs few rows, and it must be plain: a mistake in the vectorised code
+that builds samples must not be repeated here.
 """
 
 from collections.abc import Iterable
@@ -38,18 +38,18 @@ class PlainRows:
     def evaluate(self, expression: str) -> pl.Series:
         """The value of an SQL expression for each row."""
         parsed = parse(expression)
-        frame = pl.DataFrame({_ROW: range(len(self.rows))})  # gives a constant expression its length
+        frame = pl.DataFrame({_ROW: range(len(self.rows))})  # so that a constant expression has a value for each row
         frame = frame.with_columns(self.column(name) for name in set(parsed.meta.root_names()))
         return frame.with_columns(parsed.alias("value"))["value"]
 
     def holds(self, condition: str | None) -> list[bool]:
-        """Whether a condition, if there is one, is true for each row; null is false."""
+        """Whether a condition is true for each row. Null is false; no condition is true."""
         if condition is None:
             return [True] * len(self.rows)
         return self.evaluate(condition).fill_null(False).to_list()
 
     def numbers(self, expression: str) -> list[float | None]:
-        """An SQL expression as 64-bit floats."""
+        """The value of an SQL expression for each row, as 64-bit floats."""
         return self.evaluate(expression).cast(pl.Float64).to_list()
 
 
@@ -63,6 +63,6 @@ def midnight_ms(day: date, zone: ZoneInfo) -> int:
     return round(datetime.combine(day, time(), zone).timestamp() * 1000)
 
 
-def in_order(*values: Any) -> tuple[Any, ...]:
-    """A key for sorting by values some of which are missing: nulls first, NaN last."""
+def sort_key(*values: Any) -> tuple[Any, ...]:
+    """A key for sorting by values of which some are missing: nulls come first, NaN last."""
     return tuple((value is not None, value != value, value) for value in values)

@@ -1,7 +1,7 @@
-"""What the samples should hold, recomputed from the raw log: plainly, and only for the samples that are asked for.
+"""Recomputes samples from the raw log: plainly, and only the samples that are asked for.
 
-Counters and histories need rows of other samples. They are found in two passes over the log: first the impressions
-of the samples themselves, which name the users and the counters' keys, then the rows of those.
+Counters and histories need other rows of the log. Two passes find them: the first finds the impressions of the samples,
+which name the users and the counters' keys; the second finds all rows of these users and keys.
 """
 
 import math
@@ -13,20 +13,20 @@ from typing import Any
 import polars as pl
 
 from pipeline.audit.plain_log import PlainLog
-from pipeline.audit.plain_rows import PlainRows, Row, in_order, midnight_ms
+from pipeline.audit.plain_rows import PlainRows, Row, midnight_ms, sort_key
 from pipeline.columns import DAY, EVENT_TIME, IMPRESSION_TIME, LOCAL_DAY, SAMPLE_ID, TIME, USER
 from pipeline.spec.features import Counters, HistoryFeature
 from pipeline.spec.spec import Spec
 from pipeline.sql.expressions import parse
 
-PIECE_ROWS = 100_000  # impressions that are dictionaries at the same time
-NANO = 1_000_000_000  # means are taken of decimals with 9 places, so that the order of a sum is of no account
-Key = tuple[Any, Any, int]
+PART_ROWS = 100_000  # impressions held as dictionaries at the same time
+NANO = 1_000_000_000  # sums are of whole billionths, so that their order does not matter
+SampleKey = tuple[Any, Any, int]
 _FIRST, _LAST = "first wanted", "last wanted"
 
 
 class Past:
-    """What counters and histories know: sums per key and day, and the events of each user."""
+    """The past that counters and histories need: sums per key and day, and the events of each user."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -37,7 +37,7 @@ class Past:
         self.types: dict[str, pl.DataType] = {}
 
     def learn(self, happened: dict[str, PlainRows], wanted: dict[str, set[Any]], users: set[Any]) -> None:
-        """Adds events; `wanted` has the values of each counter's key that matter, `users` those with a history."""
+        """Adds events of the `wanted` values of each counter's key, and of the `users` whose histories matter."""
         if self.spec.counters:
             self._count(happened, wanted, self.spec.counters)
         for name, feature in self.spec.features.items():
@@ -65,7 +65,7 @@ class Past:
                 self.events[name, user].append((row[EVENT_TIME], value))
 
     def counters(self, row: Row, counters: Counters) -> Row:
-        """Every counter of a sample: over the completed days before its own."""
+        """Every counter of a sample, over the completed days before its own."""
         found: Row = {}
         for by, key in counters.by.items():
             for name, measure in counters.measures.items():
@@ -78,23 +78,23 @@ class Past:
         return found
 
     def history(self, row: Row, name: str, last: int) -> list[Any]:
-        """The values of the user's last events before the impression; those of the same time in order of value."""
+        """The values of the user's last events before the impression. Events of the same time are in order of value."""
         impression = self.spec.logs.impression
         events = self.events[name, row[impression.user]]
         before = [event for event in events if event[0] < row[impression.time]]
-        return [value for _, value in sorted(before, key=lambda event: in_order(*event))[-last:]]
+        return [value for _, value in sorted(before, key=lambda event: sort_key(*event))[-last:]]
 
 
-def recompute(log: PlainLog, chosen: pl.DataFrame) -> tuple[PlainRows, Past]:
-    """The chosen samples with their outcomes and counters, as far as the log has them, and what was before them.
+def recompute(log: PlainLog, stored: pl.DataFrame) -> tuple[PlainRows, Past]:
+    """The samples that the log has, with their outcomes and counters, and their past.
 
-    `chosen` has the columns sample_id, user_id and time_ms of the store.
+    `stored` has the columns sample_id, user_id and time_ms of the store; the samples are these rows.
     """
     spec, impression = log.spec, log.spec.logs.impression
-    keys = set(chosen.select(SAMPLE_ID, USER, TIME).iter_rows())
-    moments = chosen.select(pl.col(USER).alias(impression.user), pl.col(TIME).alias(impression.time)).unique()
+    keys = set(stored.select(SAMPLE_ID, USER, TIME).iter_rows())
+    moments = stored.select(pl.col(USER).alias(impression.user), pl.col(TIME).alias(impression.time)).unique()
     own = log.impressions(log.rows_of("impression", moments))
-    own.rows[:] = [row for row in own.rows if key_of(row, spec) in keys]
+    own.rows[:] = [row for row in own.rows if sample_key(row, spec) in keys]
     by = set(spec.counters.by.values()) if spec.counters else set()
     wanted = {key: {row[key] for row in own.rows if row[key] is not None} for key in by}
     users = {user for _, user, _ in keys}
@@ -103,10 +103,10 @@ def recompute(log: PlainLog, chosen: pl.DataFrame) -> tuple[PlainRows, Past]:
     shown = log.rows_of("impression", match)
     events = {name: log.rows_of(name, match) for name in spec.logs.events}
     past, samples = Past(spec), PlainRows([], {})
-    for piece, followed in _pieces(shown, events, log.keys):
-        rows = log.impressions(piece)
+    for part, followed in _parts(shown, events, log.keys):
+        rows = log.impressions(part)
         past.learn(log.follow(rows, followed), wanted, users)
-        samples.rows.extend(row for row in rows.rows if key_of(row, spec) in keys)
+        samples.rows.extend(row for row in rows.rows if sample_key(row, spec) in keys)
         samples.types.update(rows.types)
     if spec.counters:
         found = [past.counters(row, spec.counters) for row in samples.rows]
@@ -115,19 +115,19 @@ def recompute(log: PlainLog, chosen: pl.DataFrame) -> tuple[PlainRows, Past]:
     return samples, past
 
 
-def key_of(row: Row, spec: Spec) -> Key:
-    """What names a sample: an id may come again on another day."""
+def sample_key(row: Row, spec: Spec) -> SampleKey:
+    """The columns that identify a sample: an id may come again on another day."""
     impression = spec.logs.impression
     return row[SAMPLE_ID], row[impression.user], row[impression.time]
 
 
 def _concerned(log: PlainLog, own: PlainRows, wanted: dict[str, set[Any]]) -> pl.DataFrame:
-    """Id and user of every impression whose events may matter to the samples: of the same user or counter key."""
+    """Id and user of every impression with a user or a counter's key of the samples: its events may matter."""
     impression = log.spec.logs.impression
     users = own.column(impression.user).unique().to_frame()
     ranges = {key: _range(log, own, key) for key in wanted}
     found = []
-    for chunk in log.chunks_of("impression"):
+    for chunk in log.chunks("impression"):
         found.append(chunk.join(users, on=impression.user, how="semi").select(log.keys))
         rows = _with_keys(chunk, log, set(wanted))
         for key, range_ in ranges.items():
@@ -137,7 +137,7 @@ def _concerned(log: PlainLog, own: PlainRows, wanted: dict[str, set[Any]]) -> pl
 
 
 def _range(log: PlainLog, own: PlainRows, key: str) -> pl.DataFrame:
-    """For each value of a counter's key the first and last time of an impression that may count, in ms."""
+    """The first and last time, in ms, of impressions that may count, for each value of a counter's key."""
     counters = log.spec.counters
     assert counters
     longest = max([0, *(event.within_s * 1000 for event in log.spec.logs.events.values())])
@@ -153,9 +153,10 @@ def _range(log: PlainLog, own: PlainRows, key: str) -> pl.DataFrame:
 
 
 def _with_keys(rows: pl.DataFrame, log: PlainLog, keys: set[str]) -> pl.DataFrame:
-    """Impressions with every value that the counters' keys may have for them.
+    """Impressions with every value that a counter's key may have for them.
 
-    This only narrows the log down: a row comes once for each version of a profile, whenever it was valid.
+    This only narrows the log down. An impression comes once for each version of a profile, also for versions that were
+    not valid at its time.
     """
     logs, needed = log.spec.logs, set(keys)
     for name, expression in reversed(log.spec.columns.items()):
@@ -176,14 +177,14 @@ def _with_keys(rows: pl.DataFrame, log: PlainLog, keys: set[str]) -> pl.DataFram
     return rows
 
 
-def _pieces(
+def _parts(
     shown: pl.DataFrame, events: dict[str, pl.DataFrame], keys: list[str]
 ) -> Iterator[tuple[pl.DataFrame, dict[str, pl.DataFrame]]]:
-    """Impressions and their events in pieces that need nothing of each other, so that few dictionaries exist at once.
+    """Impressions with their events, in parts that do not depend on each other.
 
-    One video that everyone saw concerns a large part of the log.
+    So only one part is held as dictionaries at a time. A video that everyone saw concerns a large part of the log.
     """
-    count = 1 + shown.height // PIECE_ROWS
+    count = 1 + shown.height // PART_ROWS
     for number in range(count):
         here = pl.struct(keys).hash() % count == number
         yield shown.filter(here), {name: rows.filter(here) for name, rows in events.items()}

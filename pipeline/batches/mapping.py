@@ -5,7 +5,6 @@ a vocabulary by its value, an index of a quantile by its interval, a standardise
 applying the other.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.batches.row_groups import as_one_array
 from pipeline.columns import feature_column
 from pipeline.errors import StrataError
-from pipeline.manifest import Manifest, Normaliser
+from pipeline.manifest import Manifest, Normaliser, check_file
 from pipeline.spec.compatibility import incompatible_parts
 from pipeline.spec.features import BucketTable, HashTable, QuantileTable, VocabTable
 
@@ -35,11 +34,7 @@ class Encoding:
         """Raises StrataError if the file is missing, or is not what the manifest says."""
         vocabulary = self.manifest.learned.vocabularies[table]
         path = self.folder / vocabulary.path
-        if not path.is_file():
-            raise StrataError(f"lacks {vocabulary.path}", where=self.folder, fix="restore the file from a copy")
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != vocabulary.sha256:
-                raise StrataError("is not what the manifest says", where=path, fix="restore the file from a copy")
+        check_file(path, vocabulary.sha256)
         return path
 
     def vocabulary(self, table: str) -> pa.Table:

@@ -123,7 +123,7 @@ class BatchReader:
 
     @cached_property
     def _groups(self) -> RowGroups:
-        return RowGroups(self.store, self.manifest, self.split)
+        return RowGroups(self.store, self.manifest, self.split, self.rank, self.ranks)
 
 
 def _take(rows: pa.Table, order: np.ndarray) -> pa.Table:

@@ -10,6 +10,7 @@ from pipeline.manifest import Manifest, SplitName
 from pipeline.samples.build import build_samples, prepare
 from pipeline.samples.division import Options
 from pipeline.samples.explain import explain_build
+from pipeline.samples.store import replaced_files
 from pipeline.statistics import load_statistics
 from pipeline.storage import Folder
 
@@ -48,7 +49,8 @@ def main(
         partitions: Groups of users, built one by one. Samples do not depend on them. By default as --memory asks for.
         on_bad_file: A damaged, incomplete or changing raw file ends the build (fail), or is left out (quarantine).
         explain: Print the plan of columns, windows and partitions, and what would be redone, and stop.
-        audit: Samples to recompute from the raw logs, slowly and plainly, and to compare with the finished store.
+        audit: Samples to recompute from the raw logs, slowly and plainly, and to compare with the finished
+            store. Fails also if a feature alone tells a label.
     """
     if audit < 0 or (audit and not Folder.at(out).is_local):
         fix = "give a number of samples; the store must lie on this machine"
@@ -59,16 +61,24 @@ def main(
         return
     manifest = build_samples(spec, raw, out, options)
     _print_store(manifest, out)
+    if replaced := replaced_files(manifest, Folder.at(out)):
+        size = sum(file.size for file in replaced) / 1e6
+        print(
+            f"{len(replaced):,} files ({size:,.1f} MB) of the store before stay for its readers until the next build"
+            " that replaces files"
+        )
     if Folder.at(out).is_local:
         # Not at the top: worker processes import this file, and matplotlib takes a second to import.
+        from pipeline.data_report.findings import require_no_leak
         from pipeline.data_report.report import DATA_REPORT, write_data_report
 
         findings = write_data_report(Path(out), manifest, load_statistics(Path(out)))
         print(f"{out}/{DATA_REPORT}: {len(findings)} warnings" if findings else f"{out}/{DATA_REPORT}: no warnings")
-    if audit:
-        found = audit_store(Path(out), raw, audit)
-        found.require_clean(Path(out))
-        print(f"audit: {found.values:,} values of {found.samples:,} samples are what the raw logs say")
+        if audit:
+            found = audit_store(Path(out), raw, audit)
+            found.require_clean(Path(out))
+            require_no_leak(findings, Path(out))
+            print(f"audit: {found.values:,} values of {found.samples:,} samples are what the raw logs say")
 
 
 def _print_store(manifest: Manifest, out: str) -> None:

@@ -32,11 +32,12 @@ WIDTH = 120  # characters; in a wider terminal tyro would put options side by si
 PLAINER = {
     re.compile(r"^ -+ *\n", re.MULTILINE): "",
     re.compile(r"^  -+ *$", re.MULTILINE): "",
-    re.compile(r"\{None\}\|"): "",
+    re.compile(r"\{None\}\|(\S+)"): r"\1" + len("{None}|") * " ",  # what follows keeps its place
     re.compile(r"\s*\(default:\s+None\)"): "",
     re.compile(r"\(default:\s+\)"): "(default: none)",
     re.compile(r" +$", re.MULTILINE): "",
 }
+INDENTED = re.compile(r"^( {6,})\S.*(?:\n\1\S.*)+", re.MULTILINE)
 
 
 def run_script(main: Callable[..., None], example: str) -> None:
@@ -126,11 +127,17 @@ def _help(main: Callable[..., None], program: str, example: str, by_tyro: str, w
     """An example, what the docstring says of the command, and tyro's list of options."""
     gap = " " if len(f"{program} {example}") <= width else " \\\n    "
     summary = (inspect.getdoc(main) or "").partition("\n\nArgs:")[0]
-    paragraphs = [textwrap.fill(paragraph, width, break_on_hyphens=False) for paragraph in summary.split("\n\n")]
+    paragraphs = [_filled(paragraph, width) for paragraph in summary.split("\n\n")]
     _, _, options = by_tyro.partition("\n\n")  # without its line on the usage
     for pattern, replacement in PLAINER.items():
         options = pattern.sub(replacement, options)
+    # tyro keeps the line breaks of a docstring.
+    options = INDENTED.sub(lambda lines: _filled(" ".join(lines[0].split()), width, lines[1]), options)
     return "\n\n".join([f"{program}{gap}{example}", *paragraphs, options.strip("\n")])
+
+
+def _filled(text: str, width: int, indent: str = "") -> str:
+    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _one_line(message: str) -> str:

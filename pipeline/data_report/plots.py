@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pipeline.page.drawing import BLUE, GREY, ORANGE, percent, svg
 
 COLOURS = (BLUE, ORANGE, "#2f8f5b", "#8a5ba6", "#b3261e", "#5d6873")
-FEW_DAYS = 40  # of which each gets a dot
-MOST_LABELS = 5  # of days that fit side by side
+FEW_DAYS = 40  # up to so many days, each has a dot
+MOST_LABELS = 5  # days whose names fit side by side
 
 
 def by_day(
@@ -22,9 +22,9 @@ def by_day(
     evaluated: Sequence[str],
     unit: str | None,
 ) -> str:
-    """A line per scene over the days; the `evaluated` ones, which are not for training, have a grey ground.
+    """A line per scene over the days. The `evaluated` days, which are not for training, have a grey ground.
 
-    `unit` is that of the values; None for shares.
+    `unit` is the unit of the values; None for shares.
     """
     x = _day_numbers(days)
 
@@ -46,12 +46,12 @@ def by_day(
 
 
 def _day_numbers(days: Sequence[str]) -> np.ndarray:
-    """Dates as an axis counts them: days since 1970."""
+    """Dates as days since 1970: the numbers of a date axis."""
     return np.array(days, "datetime64[D]").astype(float)
 
 
 def lengths(title: str, rows: Mapping[str, Mapping[int, int]]) -> str:
-    """The share of the rows of each split by length; takes rows by length, by split."""
+    """The share of each split's rows by length. `rows` counts rows by split, then by length."""
 
     def draw(axes: Axes) -> None:
         for (split, counted), colour in zip(rows.items(), (GREY, BLUE, ORANGE), strict=False):

@@ -1,4 +1,4 @@
-"""`data.html`: one page beside the samples that says what is in them, and warns of what may be wrong with them."""
+"""`data.html`: one page beside the samples that says what is in them, and warns of known traps."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -9,7 +9,7 @@ from markupsafe import Markup
 from pipeline.atomic import replace_file
 from pipeline.data_report import plots, sections
 from pipeline.data_report.findings import Finding, find_traps
-from pipeline.data_report.measures import Measures, measure
+from pipeline.data_report.summary import Summary, summarise
 from pipeline.data_report.totals import SPLITS
 from pipeline.manifest import Manifest
 from pipeline.page.figures import count
@@ -23,30 +23,30 @@ TEMPLATE = Path(__file__).parent / "templates" / "data.html"
 
 
 def write_data_report(store: Path, manifest: Manifest, statistics: Statistics) -> list[Finding]:
-    """Writes `data.html` into a finished sample store, whole or not at all; returns what it warns of.
+    """Writes `data.html` into a finished sample store, whole or not at all. Returns its warnings.
 
-    Its counts are exact; drift and what single features tell of a label come from a sample of the rows (sample.py).
+    Counts are exact. Drift, and the AUC of single features, come from a sample of the rows (sample.py).
 
     Raises:
         LocalError: a file of the store cannot be read.
     """
     spec = manifest.spec
-    measures = measure(store, manifest, statistics)
-    findings = find_traps(manifest, statistics, measures)
+    summary = summarise(store, manifest, statistics)
+    findings = find_traps(manifest, statistics, summary)
     page = render(
         TEMPLATE,
         spec=spec,
         title=store.resolve().name,
-        head=_facts(manifest, measures).items(),
+        head=_facts(manifest, summary).items(),
         warnings=[list(group) for _, group in groupby(findings, key=lambda finding: finding.trap)],
         day_table=sections.days(spec, statistics),
         rows_by_day=_rows_by_day(spec, statistics),
-        label_table=sections.labels(spec, measures),
+        label_table=sections.labels(spec, summary),
         labels_by_day=[_label_by_day(spec, statistics, name) for name in spec.objectives],
-        feature_table=sections.features(spec, measures),
-        id_tables=[sections.coverage(spec, measures), sections.embedding_tables(manifest, statistics)],
-        length_table=sections.lengths(spec, measures),
-        length_plots=_length_plots(measures),
+        feature_table=sections.features(spec, summary),
+        id_tables=[sections.coverage(spec, summary), sections.table_sizes(manifest, statistics)],
+        length_table=sections.lengths(spec, summary),
+        length_plots=_length_plots(summary),
         raw_tables=[
             sections.raw_rows(manifest),
             sections.rejections(manifest),
@@ -58,14 +58,14 @@ def write_data_report(store: Path, manifest: Manifest, statistics: Statistics) -
     return findings
 
 
-def _facts(manifest: Manifest, measures: Measures) -> dict[str, str]:
-    """What the head of the page says of the store."""
+def _facts(manifest: Manifest, summary: Summary) -> dict[str, str]:
+    """The facts in the head of the page."""
     facts = {"raw logs": manifest.raw_folder, "built": manifest.created[:16].replace("T", " ")}
     for split in SPLITS:
         if manifest.rows(split):
-            kept, built = manifest.rows(split), measures.totals[split].rows
-            thinned = f" of {count(built)}" if kept != built else ""
-            facts[split] = f"{count(kept)}{thinned} rows\n{manifest.period(split)}"
+            kept, built = manifest.rows(split), summary.totals[split].rows
+            of_built = f" of {count(built)}" if kept != built else ""
+            facts[split] = f"{count(kept)}{of_built} rows\n{manifest.period(split)}"
     return facts
 
 
@@ -90,11 +90,11 @@ def _by_day(
     return Markup(plots.by_day(title, [day.date for day in statistics.days], lines, evaluated, unit))
 
 
-def _length_plots(measures: Measures) -> list[Markup]:
-    features = dict.fromkeys(feature for split in SPLITS for feature in measures.totals[split].lengths)
+def _length_plots(summary: Summary) -> list[Markup]:
+    features = dict.fromkeys(feature for split in SPLITS for feature in summary.totals[split].lengths)
     return [
         Markup(
-            plots.lengths(feature, {s: measures.totals[s].lengths[feature] for s in SPLITS if measures.totals[s].rows})
+            plots.lengths(feature, {s: summary.totals[s].lengths[feature] for s in SPLITS if summary.totals[s].rows})
         )
         for feature in features
     ]

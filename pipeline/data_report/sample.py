@@ -1,4 +1,4 @@
-"""A bounded sample of the rows of a split, for what exact counts do not say: how values are spread together."""
+"""A bounded sample of the rows of a split, for figures that no counts give: distributions and AUCs."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -10,30 +10,29 @@ import pyarrow.parquet as pq
 
 from pipeline.columns import WEIGHT, feature_column, label_column, mask_column, scene_column
 from pipeline.errors import LocalError
-from pipeline.manifest import Manifest, SplitName
+from pipeline.manifest import Manifest, SampleFile, SplitName, check_file
 from pipeline.spec.spec import Spec
 
-# Enough to tell an AUC of 0.99 from one of 0.98 where one row in a thousand is positive, few enough for a second.
+# Enough to tell an AUC of 0.99 from one of 0.98 where one row in a thousand is positive; few enough for one second.
 SAMPLE_ROWS = 100_000
-# Rows that lie together are of few users: many small places say more than a few large ones.
+# Neighbouring rows belong to few users: many small places say more than a few large ones.
 PLACES = 64
 
 
 def read_sample(store: Path, manifest: Manifest, split: SplitName) -> pl.DataFrame:
     """Weights, scenes, labels, masks and features of at most SAMPLE_ROWS rows of a split, the same ones each time.
 
-    A split that is no larger is read whole. Otherwise its rows are cut into PLACES stretches of equal length, and of
-    the row group around a random row of each stretch SAMPLE_ROWS / PLACES random rows are taken, as neighbours often
-    are of the same user.
-    Raises LocalError if a file cannot be read.
+    A split of no more rows is read whole. A larger one is cut into PLACES ranges of equal length. Each range gives the
+    row group around one random row, and of it SAMPLE_ROWS / PLACES random rows, because neighbours are often rows of
+    one user. Raises LocalError if a file is damaged.
     """
     files = [file for file in manifest.files if file.split == split]
     columns = _columns(manifest.spec)
     if manifest.rows(split) <= SAMPLE_ROWS:
-        parts = [_read(store / file.path, columns, at=None) for file in files]
+        parts = [_read(store, file, columns, at=None) for file in files]
     else:
-        # One file at a time, and of each only what was drawn: a row group is all that memory has to hold besides.
-        parts = [_read(store / files[file].path, columns, at) for file, at in _draw([f.rows for f in files]).items()]
+        # One file after another, and only the drawn rows of each: memory holds one row group besides.
+        parts = [_read(store, files[file], columns, at) for file, at in _draw([f.rows for f in files]).items()]
     frame = pl.from_arrow(pa.concat_tables(parts)) if parts else pl.DataFrame(schema=columns)
     assert isinstance(frame, pl.DataFrame)
     return frame
@@ -50,7 +49,7 @@ def _columns(spec: Spec) -> list[str]:
 
 
 def _draw(rows: list[int]) -> dict[int, list[int]]:
-    """A random row of each stretch: {number of the file: rows within it}."""
+    """A random row of each of PLACES ranges: {number of the file: rows within it}."""
     ends = np.cumsum(rows)
     jitter = np.random.default_rng(0).random(PLACES)
     drawn = defaultdict(list)
@@ -60,16 +59,18 @@ def _draw(rows: list[int]) -> dict[int, list[int]]:
     return drawn
 
 
-def _read(path: Path, columns: list[str], at: list[int] | None) -> pa.Table:
+def _read(store: Path, file: SampleFile, columns: list[str], at: list[int] | None) -> pa.Table:
     """The whole file, or random rows of the row groups that hold the rows `at`."""
+    path = store / file.path
+    check_file(path, file.sha256)
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path) as parquet:
             if at is None:
-                return file.read(columns)
-            metadata = file.metadata
+                return parquet.read(columns)
+            metadata = parquet.metadata
             ends = np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
             groups = np.unique(np.searchsorted(ends, at, side="right")).tolist()
-            read = [file.read_row_group(group, columns) for group in groups]
+            read = [parquet.read_row_group(group, columns) for group in groups]
             rng = np.random.default_rng(at[0])
             most = SAMPLE_ROWS // PLACES
             return pa.concat_tables(rows.take(rng.permutation(rows.num_rows)[:most]) for rows in read)

@@ -1,4 +1,4 @@
-"""The exact counts of the days of a split, added up."""
+"""Adds up the exact counts of all days of a split."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,9 +14,9 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 @dataclass(frozen=True)
 class Totals:
-    """What `DayStatistics` says of a day, of all days of a split; `labels` is by scene, then by objective.
+    """The fields of `DayStatistics`, added up over the days of a split.
 
-    `lengths` counts per list or history the rows by length.
+    `labels` is by scene, then by objective. `lengths` counts the rows of a list or history by length.
     """
 
     rows: int

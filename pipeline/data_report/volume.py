@@ -1,4 +1,4 @@
-"""Which days have far more or fewer rows than a day usually has."""
+"""Days with far more or far fewer rows than usual."""
 
 from datetime import date, timedelta
 
@@ -6,19 +6,20 @@ import numpy as np
 
 # The usual limit of a robust z-score (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
 MOST_DEVIATIONS = 3.5
-# Days that hardly differ have a deviation of almost 0, and then any day would be abnormal: at least 5 % are usual.
+# Where days hardly differ, their deviation is almost 0, and any day would be abnormal: 5 % is always usual.
 LEAST_DEVIATION = 0.05
-# Whatever the spread: half the rows, or twice, is not the same traffic.
+# Half or twice the rows of the median day is abnormal, however much the days differ.
 MOST_RATIO = 2.0
-# The median of fewer days says little about what is usual.
+# The median of fewer days says little.
 MIN_DAYS = 4
 
 
 def abnormal_days(rows: dict[str, int]) -> dict[str, float]:
-    """Rows of each abnormal day, by date, over those of the median day; a date between others that is absent has none.
+    """The rows of each abnormal day over those of the median day, by date. A missing date between others has 0 rows.
 
-    A day is abnormal if the robust z-score of its rows' logarithm, 0.6745 (ln n - median) / MAD, is beyond
-    MOST_DEVIATIONS, or if its rows are under half or over twice the median. No day is where there are too few of them.
+    A day is abnormal if the robust z-score of the logarithm of its rows, 0.6745 (ln n - median) / MAD, is beyond
+    MOST_DEVIATIONS, or if it has under half or over twice the rows of the median day. With fewer than MIN_DAYS days, no
+    day is abnormal.
     """
     if len(rows) < MIN_DAYS:
         return {}

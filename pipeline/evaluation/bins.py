@@ -1,4 +1,4 @@
-"""The few dozen numbers behind each plot of the report: rows of one objective, put into bins."""
+"""The numbers behind each plot of the report: the rows of one objective in a few dozen bins."""
 
 import math
 
@@ -8,14 +8,14 @@ from pipeline.evaluation.metrics import CLIP
 
 GROUPS = 10
 BINS = 40
-# Outside these quantiles an error is counted in the outermost bin, or a single one would stretch the axis.
+# Errors outside of these quantiles count in the outermost bins. Otherwise a single error could stretch the axis.
 TAILS = (0.01, 0.99)
 
 
 def deciles(rows: pl.LazyFrame) -> pl.DataFrame:
-    """Ten groups of equal size by prediction: `rows`, `positives` (labels of 1), mean `prediction` and `label`.
+    """Ten groups of equal size by prediction: `rows`, `positives` (labels of 1), mean `prediction` and mean `label`.
 
-    Rows with the same prediction stay together, so that many ties give fewer groups.
+    Rows with the same prediction stay in one group, so many ties give fewer groups.
     """
     rank = pl.col("prediction").rank("average").cast(pl.Float64)
     return (
@@ -33,7 +33,7 @@ def deciles(rows: pl.LazyFrame) -> pl.DataFrame:
 
 
 def log_odds_by_label(rows: pl.LazyFrame) -> pl.DataFrame:
-    """Share of either class per bin of predicted log-odds: `left`, `right`, `negative`, `positive`."""
+    """The shares of both classes per bin of predicted log-odds: `left`, `right`, `negative`, `positive`."""
     probability = pl.col("prediction").cast(pl.Float64).clip(CLIP, 1 - CLIP)
     odds = rows.select(value=(probability / (1 - probability)).log(), positive=pl.col("label") == 1)
     low, high = odds.select(low=pl.col("value").min(), high=pl.col("value").max()).collect().row(0)
@@ -41,14 +41,14 @@ def log_odds_by_label(rows: pl.LazyFrame) -> pl.DataFrame:
 
 
 def errors(rows: pl.LazyFrame) -> pl.DataFrame:
-    """Share of the rows per bin of prediction minus label, in its unit: `left`, `right`, `share`."""
+    """The share of the rows per bin of prediction minus label, in the label's unit: `left`, `right`, `share`."""
     value = (pl.col("prediction").cast(pl.Float64) - pl.col("label").cast(pl.Float64)).alias("value")
     low, high = rows.select(low=value.quantile(TAILS[0]), high=value.quantile(TAILS[1])).collect().row(0)
     return _histogram(rows.select(value), low, high, {"share": pl.col("value").is_not_null()})
 
 
 def _histogram(values: pl.LazyFrame, low: float, high: float, shares: dict[str, pl.Expr]) -> pl.DataFrame:
-    """`BINS` bins of equal width over `value`, in each the share of the rows of each kind that fall into it."""
+    """`BINS` bins of equal width over `value`, with the share of the rows of each kind in each bin."""
     if math.isclose(low, high, abs_tol=1e-9):  # a constant still needs an axis
         low, high = low - 0.5, high + 0.5
     width = (high - low) / BINS

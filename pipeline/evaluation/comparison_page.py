@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.atomic import replace_file
 from pipeline.evaluation.measure import Metrics
-from pipeline.evaluation.metric_tables import TITLES, Cell, Table, tables
+from pipeline.evaluation.metric_tables import TITLES, Cell, MetricTable, tables
 from pipeline.page.render import render
 from pipeline.spec.spec import Spec
 
@@ -26,7 +26,7 @@ class Change:
 class Comparison:
     """The reference's table, and for each of its lines a line per run, the changes below their figures."""
 
-    table: Table
+    table: MetricTable
     lines: dict[str, dict[str, list[tuple[Cell, Change | None]]]]
 
 
@@ -101,7 +101,9 @@ def _comparisons(spec: Spec, runs: Metrics, differences: Metrics) -> dict[str, C
     return compared
 
 
-def _with_changes(table: Table, heading: str, changes: Metrics | None, name: str) -> list[tuple[Cell, Change | None]]:
+def _with_changes(
+    table: MetricTable, heading: str, changes: Metrics | None, name: str
+) -> list[tuple[Cell, Change | None]]:
     """A run's line; the reference has no changes."""
     of_objective = changes["objectives"][name] if changes else {}
     return [

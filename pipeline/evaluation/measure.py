@@ -1,6 +1,6 @@
 """The content of `metrics.json`: every metric of every objective, overall and per scene.
 
-A figure from too few rows is worse than none: it is null, and `too_few` says of which rows there were too few.
+A figure from too few rows would mislead. It is null, and `too_few` says what there was too little of.
 """
 
 import json
@@ -16,19 +16,19 @@ from pipeline.evaluation.predictions import check_predictions, objective_rows
 from pipeline.spec.objectives import BinaryObjective
 from pipeline.spec.spec import Spec
 
-# Below these a figure is noise: with 20 positives the standard error of an AUC is still about 0.06.
+# With fewer, a figure is noise: even with 20 positives the standard error of an AUC is about 0.06.
 MIN_ROWS = 20
 MIN_POSITIVES = 20
 MIN_NEGATIVES = 20
 MIN_USERS = 10
-# Below this distance of the best AUC from 0.5, the share of it that a model closes is a ratio of two noises.
+# If the best AUC is nearer to 0.5 than this, the share that a model closes is noise over noise.
 MIN_DISTANCE = 0.01
 
 Metrics = dict[str, Any]
 
 
 def measure(spec: Spec, predictions: pl.LazyFrame) -> Metrics:
-    """Measures stored predictions (columns as `pipeline/columns.py` names them) into what `metrics.json` holds.
+    """Measures stored predictions, whose columns `pipeline/columns.py` names. Returns the content of `metrics.json`.
 
     Raises:
         StrataError: a column is missing, or holds a value that cannot be measured.
@@ -102,7 +102,7 @@ def _measure_binary(rows: pl.LazyFrame) -> Metrics:
 
 def _measure_regression(rows: pl.LazyFrame) -> Metrics:
     prediction, label = pl.col("prediction"), pl.col("label")
-    # XAUC counts pairs outside Polars: these few columns of the objective's own rows are read into memory.
+    # XAUC is computed outside of Polars, so a few columns of the objective's rows are read into memory.
     table = rows.drop("user").collect()
     found: Metrics = table.select(
         rows=pl.len(),
@@ -124,7 +124,7 @@ def _measure_regression(rows: pl.LazyFrame) -> Metrics:
 
 
 def _too_few(count: int, least: int, of: str) -> str | None:
-    """The reason to withhold a figure, or None if there are enough."""
+    """The reason to withhold a figure; None if there are enough."""
     return f"too few {of}: {count:,} of the {least} needed" if count < least else None
 
 

@@ -1,4 +1,4 @@
-"""The tables of the report: what each figure is called, what it means in a sentence, and how it is written."""
+"""The tables of the report: the heading, the meaning and the form of each figure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.spec.spec import Spec
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of `metrics.json` as a column; left out of a table none of whose objectives has it."""
+    """A figure of `metrics.json` as a column. A table leaves it out if none of its objectives has the figure."""
 
     key: str
     heading: str
@@ -22,7 +22,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure as it is written; with a note, the note says why there is none."""
+    """A figure as text. If there is none, a note says why."""
 
     text: str
     note: int | None = None
@@ -30,8 +30,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Headings, one line per objective, and the notes below, numbered from 1."""
+class MetricTable:
+    """Columns, one line per objective, and the notes below, numbered from 1."""
 
     columns: list[Column]
     lines: dict[str, list[Cell]]
@@ -51,7 +51,7 @@ BINARY = [
         "best_auc",
         "best AUC",
         ratio,
-        "AUC of the true probabilities, which the log simulator knows. No model does better but by luck.",
+        "AUC of the true probabilities, which the log simulator knows. Only by chance can a model do better.",
     ),
     Column(
         "share_closed", "share closed", share, "How much of the way from AUC 0.5 to the best AUC the model has gone."
@@ -60,23 +60,23 @@ BINARY = [
         "gauc",
         "GAUC",
         ratio,
-        "AUC within the rows of each user, averaged over the users by their number of rows: does it order one "
-        "person's feed? Only users with both outcomes count.",
+        "AUC within the rows of each user, averaged over users by their number of rows: how well the model orders one "
+        "person's feed. Only users with both outcomes count.",
     ),
     Column("gauc_users", "GAUC users", count),
     Column(
         "log_loss",
         "log loss",
         ratio,
-        "Mean of −ln of the probability given to what happened. Lower is better; rare positives make it small. "
+        "Mean of −ln of the probability predicted for what happened. Lower is better. Rare positives make it small. "
         f"Probabilities are clipped to [{CLIP:g}, 1 − {CLIP:g}].",
     ),
     Column(
         "normalised_entropy",
         "NE",
         ratio,
-        "Normalised entropy: log loss over that of always predicting the average rate. Below 1 the model knows more "
-        "than the average.",
+        "Normalised entropy: log loss over the log loss of always predicting the average rate. Below 1 the model knows "
+        "more than the average.",
     ),
     Column(
         "calibration", "calibration", ratio, "Predicted over actual positives. 1 is right, 1.1 predicts 10 % too many."
@@ -86,9 +86,9 @@ REGRESSION = [
     Column("rows", "rows", count),
     Column("label_mean", "mean label", amount, "Mean of the actual values, for scale."),
     Column("mae", "MAE", amount, "Mean absolute error, in the objective's unit."),
-    Column("baseline_mae", "baseline MAE", amount, "MAE of the simple rule that was stored beside the predictions."),
+    Column("baseline_mae", "baseline MAE", amount, "MAE of a simple rule, stored beside the predictions."),
     Column("rmse", "RMSE", amount, "Root of the mean squared error, in the objective's unit; large errors weigh more."),
-    Column("bias", "bias", amount, "Mean prediction minus mean label. Above 0 the model promises too much."),
+    Column("bias", "bias", amount, "Mean prediction minus mean label. Above 0 the model predicts too much."),
     Column(
         "xauc",
         "XAUC",
@@ -102,19 +102,19 @@ COLUMNS = {"binary": BINARY, "regression": REGRESSION}
 TITLES = {"binary": "Yes or no", "regression": "Amounts"}
 
 
-def tables(spec: Spec, objectives: Mapping[str, Mapping[str, Any]]) -> dict[str, Table]:
-    """A table per kind of objective that is there, by its title."""
+def tables(spec: Spec, objectives: Mapping[str, Mapping[str, Any]]) -> dict[str, MetricTable]:
+    """A table for each kind of objective that occurs, by its title."""
     of_kind = {kind: {name: m for name, m in objectives.items() if m["kind"] == kind} for kind in COLUMNS}
     return {TITLES[kind]: _table(spec, of_kind[kind], COLUMNS[kind]) for kind in COLUMNS if of_kind[kind]}
 
 
-def _table(spec: Spec, objectives: Mapping[str, Mapping[str, Any]], columns: list[Column]) -> Table:
+def _table(spec: Spec, objectives: Mapping[str, Mapping[str, Any]], columns: list[Column]) -> MetricTable:
     columns = [column for column in columns if any(column.key in figures for figures in objectives.values())]
     notes: list[str] = []
     lines: dict[str, list[Cell]] = {}
     for name, figures in objectives.items():
         lines[_with_unit(spec, name)] = [_cell(figures, column, notes) for column in columns]
-    return Table(columns, lines, notes)
+    return MetricTable(columns, lines, notes)
 
 
 def _with_unit(spec: Spec, name: str) -> str:
@@ -123,7 +123,7 @@ def _with_unit(spec: Spec, name: str) -> str:
 
 
 def _cell(figures: Mapping[str, Any], column: Column, notes: list[str]) -> Cell:
-    """The figure, or "too few" with the number of the note that says of what; adds the note if it is new."""
+    """The figure, or "too few" with the number of the note that says why. Adds the note if it is new."""
     if column.key not in figures:
         return Cell("")
     value = figures[column.key]

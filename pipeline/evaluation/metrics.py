@@ -1,8 +1,8 @@
 """The metrics, as Polars expressions and queries over rows of one objective.
 
-Each is the bare definition: null where it is undefined (an AUC without a negative), with no opinion on how many
-rows it takes to mean something; that is `measure.py`'s. Formulae: AUC by Mann and Whitney's rank sum; the others
-as written at each function. Sums run in float64, whatever the columns' own type.
+Each is the plain definition, and null where it is undefined, as an AUC without a negative is. `measure.py` decides how
+many rows a metric needs to mean something. AUC is computed by Mann and Whitney's rank sum; the other formulae are
+written at each function. All sums are of float64.
 """
 
 import math
@@ -10,17 +10,17 @@ import math
 import polars as pl
 from scipy.stats import kendalltau
 
-# A float32 sigmoid saturates at 0 and 1, where the log loss is infinite; the step of a float32 below 1 is 6e-8.
+# A float32 sigmoid reaches 0 and 1, where the log loss is infinite. The step of a float32 below 1 is 6e-8.
 CLIP = 1e-7
 
 
 def positives(label: pl.Expr) -> pl.Expr:
-    """How many labels are 1, as a float64: products of two counts must not overflow."""
+    """How many labels are 1; a float64, so that a product of two counts does not overflow."""
     return (label == 1).sum().cast(pl.Float64)
 
 
 def auc(prediction: pl.Expr, label: pl.Expr) -> pl.Expr:
-    """The chance that a positive is predicted above a negative; a tie counts one half. Exact, O(n log n)."""
+    """The chance that a positive is predicted above a negative. A tie counts one half. Exact, in O(n log n)."""
     return _auc_of_ranks(prediction.rank("average"), label)
 
 
@@ -35,7 +35,7 @@ def _auc_of_ranks(rank: pl.Expr, label: pl.Expr) -> pl.Expr:
 def gauc(rows: pl.LazyFrame) -> pl.LazyFrame:
     """GAUC = sum_u n_u AUC_u / sum_u n_u, over the users u who have both classes, n_u their rows.
 
-    Takes columns `user`, `label` and `prediction`; gives one row of `gauc` and `gauc_users`, how many users counted.
+    Takes the columns `user`, `label` and `prediction`. Gives one row of `gauc` and `gauc_users`, the number of users u.
     """
     label = pl.col("label")
     by_user = (
@@ -49,13 +49,13 @@ def gauc(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def log_loss(prediction: pl.Expr, label: pl.Expr) -> pl.Expr:
-    """Mean of -ln p(label), natural logarithm; probabilities are clipped to [CLIP, 1 - CLIP]."""
+    """Mean of -ln p(label). Probabilities are clipped to [CLIP, 1 - CLIP]."""
     probability = prediction.cast(pl.Float64).clip(CLIP, 1 - CLIP)
     return -pl.when(label == 1).then(probability).otherwise(1 - probability).log().mean()
 
 
 def normalised_entropy(prediction: pl.Expr, label: pl.Expr) -> pl.Expr:
-    """Log loss over that of predicting the rows' own base rate for each of them (He et al., ADKDD 2014)."""
+    """Log loss over the log loss of predicting the base rate for every row (He et al., ADKDD 2014)."""
     rate = positives(label) / pl.len()
     entropy = -(rate * rate.log() + (1 - rate) * (1 - rate).log())
     return pl.when(rate.is_between(0, 1, closed="none")).then(log_loss(prediction, label) / entropy)
@@ -87,11 +87,11 @@ def _error(prediction: pl.Expr, label: pl.Expr) -> pl.Expr:
 
 
 def xauc(prediction: pl.Series, label: pl.Series) -> float | None:
-    """Share of the pairs with different labels that the prediction orders as the labels do; its ties count half.
+    """Share of the pairs with different labels that the prediction orders as the labels do. Its ties count half.
 
-    With C pairs ordered alike, D ordered otherwise and U pairs of different labels, XAUC = 1/2 + (C - D) / 2U.
-    Kendall's tau-b is (C - D) / sqrt(U V), V the pairs of different predictions, and scipy counts it in
-    O(n log n) on integers; so XAUC = (1 + tau_b sqrt(V / U)) / 2, in which no large numbers are subtracted.
+    With C pairs in the same order, D in the opposite order and U pairs of different labels, XAUC = 1/2 + (C - D) / 2U.
+    Kendall's tau-b is (C - D) / sqrt(U V), with V pairs of different predictions. Scipy computes it in O(n log n), with
+    integers. So XAUC = (1 + tau_b sqrt(V / U)) / 2, which subtracts no large numbers.
     """
     label_pairs, prediction_pairs = _different_pairs(label), _different_pairs(prediction)
     if label_pairs == 0:

@@ -7,7 +7,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from pipeline.page.drawing import BLUE, GREY, INK, ORANGE, percent, svg
 
-POINTS = 200  # of a curve: more cannot be seen, and each is kept in the page
+POINTS = 200  # of a curve: nobody sees more, and each point makes the page larger
 
 
 def reliability(groups: pl.DataFrame) -> str:
@@ -37,7 +37,7 @@ def _wilson(positives: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def prediction_distribution(bins: pl.DataFrame) -> str:
-    """How predictions of the positives and of the negatives are spread, on an axis of log-odds."""
+    """The distributions of the predictions for positives and for negatives, on an axis of log-odds."""
     edges = [*bins["left"], bins["right"][-1]]
 
     def draw(axes: Axes) -> None:
@@ -76,7 +76,7 @@ def predicted_and_actual(groups: pl.DataFrame, unit: str) -> str:
 
 
 def error_distribution(bins: pl.DataFrame, unit: str) -> str:
-    """How prediction minus label is spread; its tails are in the outermost bins."""
+    """The distribution of prediction minus label, with its tails in the outermost bins."""
     edges = [*bins["left"], bins["right"][-1]]
 
     def draw(axes: Axes) -> None:
@@ -91,13 +91,13 @@ def error_distribution(bins: pl.DataFrame, unit: str) -> str:
 
 
 def curve(points: pl.DataFrame, title: str) -> str:
-    """A loss by step, training and validation; takes columns `step`, `split` and `value`."""
+    """The training and the validation loss by step. Takes the columns `step`, `split` and `value`."""
 
     def draw(axes: Axes) -> None:
         for split, name, colour in (("train", "training", GREY), ("valid", "validation", BLUE)):
             line = points.filter(pl.col("split") == split).sort("step")
             every = -(-line.height // POINTS)
-            if every > 1:  # the mean of neighbours, so that no spike is kept by chance
+            if every > 1:  # draws means of neighbours: single points would keep or lose spikes by chance
                 line = line.group_by(pl.int_range(pl.len()) // every, maintain_order=True).agg(
                     pl.col("step", "value").mean()
                 )

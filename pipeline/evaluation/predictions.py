@@ -1,7 +1,7 @@
-"""Stored predictions: the folder that evaluation reads, one row per sample, its columns named in `pipeline/columns.py`.
+"""Stored predictions: a folder of Parquet files with a row per sample, whose columns `pipeline/columns.py` names.
 
-Two kinds of column are there only sometimes: `truth_<objective>`, the true probability as the simulator drew it,
-and `baseline_<objective>`, what a simple rule would have predicted. Where present they are measured beside the model.
+Two kinds of columns are optional: `truth_<objective>`, the true probability in a simulated log, and
+`baseline_<objective>`, the prediction of a simple rule. Evaluation measures them beside the model.
 """
 
 from pathlib import Path
@@ -26,7 +26,10 @@ REQUIRED_FIX = "give it predictions made with this spec (scripts/evaluate.py wri
 
 
 def read_predictions(folder: Path) -> pl.LazyFrame:
-    """The Parquet files of a folder as one lazy frame; a file that is cut short or unlike the first is an error."""
+    """The Parquet files of a folder as one lazy frame.
+
+    Raises StrataError if there is none, or one is cut short or has other columns than the first.
+    """
     files = sorted(folder.glob("*.parquet"))
     if not files:
         raise StrataError("holds no Parquet file", where=folder, fix="run scripts/evaluate.py to store predictions")
@@ -52,10 +55,10 @@ def _schema(file: Path) -> dict[str, pl.DataType]:
 
 
 def append_truth(spec: Spec, predictions: pl.LazyFrame, folder: Path) -> pl.LazyFrame:
-    """Adds `truth_<objective>` from the true probabilities beside a simulated log.
+    """Adds `truth_<objective>` from the true probabilities of a simulated log.
 
-    Their files have the impression's id first and a column `p_<objective>` for binary objectives. Raises StrataError
-    if there is no such file, or none for these samples.
+    Their files have the impression's id in the first column, and a column `p_<objective>` for binary objectives. Raises
+    StrataError if there is no such file, or it has no row for these samples.
     """
     files = sorted(folder.glob("*.parquet"))
     if not files:
@@ -70,9 +73,9 @@ def append_truth(spec: Spec, predictions: pl.LazyFrame, folder: Path) -> pl.Lazy
 
 
 def objective_rows(spec: Spec, predictions: pl.LazyFrame, objective: str, scene: str | None = None) -> pl.LazyFrame:
-    """The rows an objective is measured on, as `user`, `label`, `prediction`, and `truth` and `baseline` where stored.
+    """The rows on which an objective is measured: its sample space in a scene, or in all scenes that learn it.
 
-    They are the rows in its sample space and in the scene, or in any scene that learns it.
+    The columns are `user`, `label` and `prediction`, and `truth` and `baseline` if they are stored.
     """
     learned_in = [scene] if scene else [name for name, s in spec.scenes.items() if objective in s.weights]
     optional = {"truth": truth_column(objective), "baseline": baseline_column(objective)}
@@ -88,10 +91,10 @@ def objective_rows(spec: Spec, predictions: pl.LazyFrame, objective: str, scene:
 
 
 def check_predictions(spec: Spec, predictions: pl.LazyFrame) -> None:
-    """Refuses predictions that lack a column or hold a value no metric can be computed from.
+    """Refuses predictions without a column that metrics need, or with a value that cannot be measured.
 
     Raises:
-        StrataError: names the first such column, and how many of its rows are wrong.
+        StrataError: it names the first such column, and the number of its wrong rows.
     """
     schema = predictions.collect_schema()
     bools = [scene_column(name) for name in spec.scenes] + [mask_column(name) for name in spec.objectives]
@@ -111,7 +114,7 @@ def check_predictions(spec: Spec, predictions: pl.LazyFrame) -> None:
             False
         )
         learned = mask & pl.any_horizontal(scene_column(s) for s, scene in spec.scenes.items() if name in scene.weights)
-        # A model predicts every row; a truth and a baseline exist where the objective does.
+        # A model predicts every row. A truth or a baseline is only needed on rows that learn the objective.
         guesses = {prediction_column(name): pl.lit(True), (truth_column if binary else baseline_column)(name): learned}
         for column, rows in guesses.items():
             guess = pl.col(column)

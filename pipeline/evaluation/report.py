@@ -1,4 +1,4 @@
-"""`report.html`: one page with the tables and plots of an evaluation, complete in itself."""
+"""`report.html`: the tables and plots of an evaluation on one page that needs no other file."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -22,8 +22,8 @@ from pipeline.spec.spec import Spec
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 RELIABILITY = "Rows in ten groups by prediction: on the dashed line, what was predicted is what happened."
 OUTCOMES = "The further apart the two outlines, the better the model tells the outcomes apart."
-MEANS = "Rows in ten groups by prediction: how near are the two means?"
-ERRORS = "Right of 0 the model promised too much. Each outermost bin also holds all that lies beyond, 1 row in 100."
+MEANS = "Rows in ten groups by prediction: the nearer the two means, the better."
+ERRORS = "Right of 0 the model predicted too much. Each outermost bin also holds the rows beyond it, 1 in 100."
 
 
 def read_training_curve(metrics: Path) -> list[dict[str, Any]]:
@@ -43,11 +43,11 @@ def write_report(
 
     Args:
         spec: the spec of the run.
-        metrics: what `measure` found in the predictions.
+        metrics: the result of `measure` for these predictions.
         predictions: the stored predictions, for the plots.
         training_curve: the lines of the run's `metrics.jsonl`: `step`, `split` (train or valid), `loss`, and under
             `objectives` the loss of each. May be empty.
-        context: what the head of the page says of the run and its data, in this order; `run` is also its title.
+        context: facts of the run and its data for the head of the page, in this order. `run` is also the title.
         out: the file.
     """
     kinds = {objective.kind for objective in spec.objectives.values()}
@@ -67,14 +67,14 @@ def write_report(
 
 @dataclass(frozen=True)
 class Pictures:
-    """The plots of one objective by caption, and the ten groups of rows that they show."""
+    """The plots of one objective, by caption, and the ten groups of rows that they show."""
 
     plots: dict[str, Markup]
     groups: list[dict[str, float]]
 
 
 def _pictures(spec: Spec, predictions: pl.LazyFrame, name: str) -> Pictures | None:
-    """None if there are too few rows to draw anything of."""
+    """The plots of an objective; None if there are too few rows to draw."""
     rows = objective_rows(spec, predictions, name)
     groups = bins.deciles(rows)
     if groups["rows"].sum() < MIN_ROWS:

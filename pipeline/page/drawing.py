@@ -1,4 +1,4 @@
-"""Draws a plot as a string of inline SVG whose text is text, in the font of the page."""
+"""Draws a plot as inline SVG. Its text stays text, in the font of the page."""
 
 import io
 from collections.abc import Callable
@@ -15,7 +15,7 @@ STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "strata",  # the same figures give the same page
     "date.converter": "concise",
-    "font.family": "DejaVu Sans",  # comes with matplotlib and is wide: the page's own font then fits as well
+    "font.family": "DejaVu Sans",  # comes with matplotlib, and is so wide that the page's font needs no more room
     "font.size": 9,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -35,7 +35,7 @@ STYLE: dict[RcKeyType, Any] = {
 
 
 def svg(draw: Callable[[Axes], None]) -> str:
-    """Draws one pair of axes and cuts the SVG out of the XML document around it."""
+    """Draws one pair of axes, and returns the SVG element without the XML document around it."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.1), layout="constrained")
         draw(figure.subplots())
@@ -47,5 +47,5 @@ def svg(draw: Callable[[Axes], None]) -> str:
 
 
 def percent(share: float, _: float) -> str:
-    """0.812 as 81.2 %, for the ticks of an axis."""
+    """0.812 as 81.2 %; a formatter of the ticks of an axis."""
     return f"{100 * share:.3g} %"

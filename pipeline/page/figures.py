@@ -1,4 +1,4 @@
-"""How a figure is written on a page."""
+"""How figures are written on a page."""
 
 
 def count(value: float) -> str:
@@ -7,7 +7,7 @@ def count(value: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """Four decimals: the third is what a change of a model is worth."""
+    """Four decimals: a good change of a model moves the third."""
     return _minus(f"{value:.4f}")
 
 
@@ -17,9 +17,9 @@ def share(value: float) -> str:
 
 
 def amount(value: float) -> str:
-    """Four significant digits, or all digits before the point; never a power of ten but for the smallest."""
+    """Four significant digits, or all digits before the point. Only the smallest numbers get a power of ten."""
     return _minus(f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}")
 
 
 def _minus(figure: str) -> str:
-    return figure.replace("-", "−")  # as wide as the digits
+    return figure.replace("-", "−")  # a minus sign is as wide as the digits

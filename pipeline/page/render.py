@@ -1,4 +1,4 @@
-"""Makes a page from a template: one file that needs nothing but itself."""
+"""Makes a page from a template: one file that needs no other."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ SHARED = Path(__file__).parent / "templates"
 
 
 def render(template: Path, **values: object) -> bytes:
-    """The page that a template gives with these values; a name that it uses and that is missing is an error.
+    """The page of a template with these values. A value that the template uses and that is missing is an error.
 
-    It finds other templates in its own folder and in that of this room: `base.html`, the frame of every page.
+    Other templates are found in its folder and in this room's: `base.html` is the frame of every page.
     """
     environment = Environment(
         loader=FileSystemLoader([template.parent, SHARED]),

@@ -4,10 +4,11 @@ A build finds what earlier ones have finished (`kept/results.py`). So the same c
 was killed, adds a day and takes in a changed spec.
 """
 
-import json
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import date
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +18,11 @@ from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.progress import Stages, stages
 from pipeline.raw.reading import RawFile, find_files
-from pipeline.samples.division import DIVISION, Division, Options, divide
+from pipeline.samples.division import DIVISION, Division, KeptDivision, Options, divide
 from pipeline.samples.finish import BuildResults, finish
 from pipeline.samples.kept.lock import flush_meanwhile, locked
-from pipeline.samples.kept.results import WORK, Done
+from pipeline.samples.kept.repair import forget_damaged
+from pipeline.samples.kept.results import WORK, DamagedResult, Done
 from pipeline.samples.split import split_days
 from pipeline.samples.stages.attribute import attribute
 from pipeline.samples.stages.deal import deal, deal_tasks
@@ -57,15 +59,43 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
     """
     options = options or Options()
     spec, files, division = prepare(spec_path, raw, out, options)
-    store, partitions = Folder.at(out), division.partitions
-    with (
-        locked(store),
-        engine(options.engine, division.workers, options.ray_address) as processes,
-        stages(total=9 if spec.counters else 7) as progress,
-    ):
-        store.write(DIVISION, json.dumps({"partitions": partitions}).encode())
+    store = Folder.at(out)
+    with locked(store), engine(options.engine, division.workers, options.ray_address) as processes:
+        store.write(DIVISION, KeptDivision(partitions=division.partitions).model_dump_json().encode())
+        build = partial(
+            _build,
+            spec=spec,
+            spec_path=spec_path,
+            files=files,
+            raw=Folder.at(raw),
+            store=store,
+            partitions=division.partitions,
+            quarantine=options.quarantine,
+            processes=processes,
+        )
+        try:
+            return build()
+        except DamagedResult as error:
+            for line in forget_damaged(store, error):
+                print(line, file=sys.stderr, flush=True)
+            return build()
+
+
+def _build(
+    *,
+    spec: Spec,
+    spec_path: Path,
+    files: dict[str, list[RawFile]],
+    raw: Folder,
+    store: Folder,
+    partitions: int,
+    quarantine: bool,
+    processes: Engine,
+) -> Manifest:
+    """All stages in their order. Raises DamagedResult if what an earlier build left is damaged."""
+    with stages(total=9 if spec.counters else 7) as progress:
         run = _Runner(store, processes, progress).run
-        dealt = run("dealing rows to partitions", deal, deal_tasks(spec, files, store, partitions, options.quarantine))
+        dealt = run("dealing rows to partitions", deal, deal_tasks(spec, files, store, partitions, quarantine))
         pieces = pieces_by_cell(dealt)
         of_partition = _profile_tasks(spec, store, pieces, partitions)
         different = {task.results.folder.path: task for tasks in of_partition.values() for task in tasks.values()}
@@ -78,12 +108,12 @@ def build_samples(spec_path: Path, raw: Path | str, out: Path | str, options: Op
         days_summed, windows = _sum_counters(store, spec, attributed, run)
         days = _days_of_partitions(spec, attributed, windows)
         drafts = list(chain(*run("drafting samples", draft_partition, days)))
-        splits = split_days({day for done in drafts for day in done.receipt.days}, spec.split, Folder.at(raw))
+        splits = split_days({day for done in drafts for day in done.receipt.days}, spec.split, raw)
         train = {day for day, split in splits.items() if split == "train"}
         built = BuildResults(
             spec=spec,
             spec_path=spec_path,
-            raw=Folder.at(raw),
+            raw=raw,
             store=store,
             splits=splits,
             dealt=dealt,

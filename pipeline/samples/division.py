@@ -1,6 +1,5 @@
 """How a build is divided: the number of partitions, and of processes that work on them."""
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -8,9 +7,11 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.engines import EngineName, available_cores
 from pipeline.errors import StrataError
+from pipeline.json_files import load_json
 from pipeline.raw.reading import RawFile
 from pipeline.samples.kept.results import WORK
 from pipeline.samples.stages.deal import SLOTS
@@ -38,6 +39,14 @@ class Options:
     memory_gb: float = 2.0
     partitions: int | None = None
     quarantine: bool = False
+
+
+class KeptDivision(BaseModel):
+    """What a store keeps of its division, for the next build."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partitions: int = Field(ge=1, le=SLOTS)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,11 @@ def divide(
             where="--memory",
             fix=f"give at least {least:g} GB, or fewer --workers",
         )
-    earlier = json.loads(store.read(DIVISION))["partitions"] if store.exists(DIVISION) else None
+    earlier = None
+    if store.exists(DIVISION):
+        earlier = load_json(
+            KeptDivision, store, DIVISION, what="the division of a build", fix="delete this file"
+        ).partitions
     needed = max(1, -(-busiest // min(UNIT_ROWS, int(share / ROW_BYTES))))
     balanced = -(-needed // workers) * workers  # no worker waits for the last partition of another
     partitions = options.partitions or earlier or min(SLOTS, balanced)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.columns import feature_column, label_column
-from pipeline.manifest import MANIFEST, Manifest
+from pipeline.manifest import MANIFEST, read_manifest
 from pipeline.raw.reading import RawFile
 from pipeline.samples.division import Division, Options
 from pipeline.spec.features import (
@@ -15,7 +15,7 @@ from pipeline.spec.features import (
     QuantileTable,
     VocabTable,
 )
-from pipeline.spec.parts import BY_DAYS, NO_STAGE, changed_parts
+from pipeline.spec.parts import AT_THE_END, BY_DAYS, NO_STAGE, changed_parts
 from pipeline.spec.spec import Spec
 from pipeline.storage import Folder
 
@@ -34,6 +34,7 @@ FIRST_REDONE = {
     "learned": REDONE.format("vocabularies"),
     "encoded": REDONE.format("encoding"),
     BY_DAYS: "is done again for days whose split changes: encoding; and vocabularies, if training days change",
+    AT_THE_END: "nothing is done again; labels are checked",
     NO_STAGE: "nothing is done again",
 }
 
@@ -113,7 +114,7 @@ def _changes(spec: Spec, store: Folder) -> Iterator[str]:
     if not store.exists(MANIFEST):
         yield _line("all of it", "is to be done: there is none yet, or none that was finished")
         return
-    found = changed_parts(Manifest.model_validate_json(store.read(MANIFEST)).spec, spec)
+    found = changed_parts(read_manifest(store).spec, spec)
     if not found:
         yield _line("the spec", "has not changed: new and changed raw files are read, and what depends on them")
     for stage, keys in found.items():

@@ -10,13 +10,17 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from pipeline.columns import DAY
-from pipeline.manifest import MANIFEST, LabelStatistics, Manifest, SplitName, Vocabulary
+from pipeline.errors import StrataError
+from pipeline.json_files import sealed
+from pipeline.manifest import MANIFEST, LabelStatistics, Manifest, SplitName, Vocabulary, read_manifest
 from pipeline.raw.reading import REJECTED
 from pipeline.samples.kept.lock import commit
 from pipeline.samples.kept.results import RECEIPT, WORK, Results
 from pipeline.spec.spec import Spec
 from pipeline.statistics import STATISTICS, DayStatistics, SceneStatistics, Statistics
-from pipeline.storage import Folder
+from pipeline.storage import FileInfo, Folder
+
+OURS = ("split=", "vocabularies/")  # how the names of sample files and vocabularies begin
 
 
 def write_vocabularies(vocabularies: dict[str, pl.DataFrame], store: Folder) -> dict[str, Vocabulary]:
@@ -52,22 +56,42 @@ def write_store(
     """Writes `rejected/<table>.parquet` (table, file, reason, record), the statistics and, last, the manifest.
 
     Then deletes what the store before left: first the results of tasks that are not among the `used`, then files that
-    the manifest no longer names. In this order no task can seem done whose files are gone.
+    neither this manifest nor the one before names. In this order no task can seem done whose files are gone.
+
+    Files that this manifest replaces stay, because readers of the one before may not be done. They go with the next
+    build that replaces some. A build that replaces none deletes none: the readers of the store before it, and of the
+    one before that, keep their files.
     """
-    named = {MANIFEST, STATISTICS, *(f"rejected/{name}.parquet" for name in rejected)}
-    named |= {file.path for file in manifest.files} | {v.path for v in manifest.learned.vocabularies.values()}
     for name, parts in rejected.items():
         store.write(f"rejected/{name}.parquet", partial(_write_parts, parts))
-    store.write(STATISTICS, statistics.model_dump_json(indent=1).encode())
+    store.write(STATISTICS, sealed(statistics.model_dump_json(indent=1).encode()))
     commit(store)
-    store.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
+    before = _named_before(store)
+    store.write(MANIFEST, manifest.as_file())
 
-    work = store / WORK
-    results = [f.name for f in work.files() if "/" in f.name]
-    stale = [name for name in results if f"{work.path}/{name.rsplit('/', 1)[0]}" not in used]
-    work.delete(sorted(stale, key=lambda name: not name.endswith(RECEIPT)))
-    ours = ("split=", "vocabularies/", "rejected/")
-    store.delete([f.name for f in store.files() if f.name.startswith(ours) and f.name not in named])
+    found = [file.name for file in store.files(through_links=False)]
+    results = [name for name in found if name.startswith(f"{WORK}/") and name.count("/") > 1]
+    stale = [name for name in results if f"{store.path}/{name.rsplit('/', 1)[0]}" not in used]
+    store.delete(sorted(stale, key=lambda name: not name.endswith(RECEIPT)))
+    named = {f"rejected/{name}.parquet" for name in rejected}
+    store.delete([name for name in found if name.startswith("rejected/") and name not in named])
+    if before != manifest.paths():
+        named = before | manifest.paths()
+        store.delete([name for name in found if name.startswith(OURS) and name not in named])
+
+
+def _named_before(store: Folder) -> set[str]:
+    """The files that the store's manifest names; none if there is no manifest that this version reads."""
+    try:
+        return read_manifest(store).paths()
+    except StrataError:
+        return set()
+
+
+def replaced_files(manifest: Manifest, store: Folder) -> list[FileInfo]:
+    """Sample files and vocabularies of earlier builds that are still there."""
+    named = manifest.paths()
+    return [f for f in store.files(through_links=False) if f.name.startswith(OURS) and f.name not in named]
 
 
 def summarise(

@@ -1,7 +1,7 @@
-"""What people do with what they are shown: the true probabilities, and outcomes drawn from them.
+"""How users behave: the true probabilities of outcomes, and outcomes drawn from them.
 
-All logits are sums of biases, a user-by-topic product, and effects of position, hour and duration. The only noise is
-the draw, so the true probability is the best that any model can predict.
+A logit is a sum of biases, a product of the user's taste and the video's topic, and effects of position, hour and
+duration. Only the draw is random, so no model can predict better than the true probability.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Task:
-    """`rate`: the mean probability; `spread`: of the score; the others: effects relative to that of a bias of 1."""
+    """`rate` is the mean probability, `spread` scales the score. The others are effects, where a bias has effect 1."""
 
     rate: float
     spread: float
@@ -30,7 +30,7 @@ class Task:
     duration: float
 
 
-# The rate of `play` is that of playing to the end; `dwell` is no probability: its score moves a log mean.
+# `play` is to play a loop to its end. `dwell` is no probability: its score is added to the logarithm of a mean.
 EFFECTS = {
     "stay": Task(rate=0.5, spread=1.4, position=-0.30, hour=0.20, duration=0.10),
     "dwell": Task(rate=0.5, spread=0.5, position=-0.15, hour=0.20, duration=0.30),
@@ -40,16 +40,16 @@ EFFECTS = {
 }
 USER_SHARE, VIDEO_SHARE, TASTE_SHARE = 0.36, 0.42, 0.12
 
-MEAN_DWELL_S = 2.5  # of a user and video of average score
+MEAN_DWELL_S = 2.5  # for a user and a video of average score
 DWELL_SHAPE = 2  # of the gamma distribution of dwell
 MAX_LOOPS = 4
-REPLAY_RATE = 0.3  # of those who saw the end
-EARLY_LEAVE = 1 / 3  # mean share of a loop that is played if not to the end: Beta(1, 2)
+REPLAY_RATE = 0.3  # of the users who saw the end
+EARLY_LEAVE = 1 / 3  # mean share of a loop that is played by a user who leaves early: Beta(1, 2)
 
 
 @dataclass(frozen=True)
 class DiscoverTruth:
-    """Of every impression on the discovery page; `dwell_s` is the mean dwell of those who stay."""
+    """The truth of every impression on the discovery page. `dwell_s` is the mean dwell of users who stay."""
 
     p_stay: Floats
     p_click: Floats
@@ -58,7 +58,7 @@ class DiscoverTruth:
 
 @dataclass(frozen=True)
 class PlayerTruth:
-    """Of every impression on the player page; `p_end` is the probability to play a loop to its end."""
+    """The truth of every impression on the player page. `p_end` is the probability to play a loop to its end."""
 
     p_end: Floats
     play_s: Floats
@@ -66,31 +66,31 @@ class PlayerTruth:
 
 
 class Behaviour:
-    """The people of one day: their tastes have turned by `angle` since the first."""
+    """The users of one day, whose tastes have turned by `angle` since the first day."""
 
     def __init__(self, users: Users, videos: Videos, intercepts: Mapping[str, float], angle: float) -> None:
         self.users, self.videos, self.intercepts = users, videos, intercepts
-        # Turning by an angle keeps the spread of the tastes, on whichever day.
+        # A turn by an angle keeps the spread of the tastes the same on every day.
         self.taste = np.float32(np.cos(angle)) * users.taste + np.float32(np.sin(angle)) * users.turn
 
     @classmethod
     def with_usual_rates(cls, users: Users, videos: Videos, pilot: Shown) -> Self:
-        """Chooses the intercepts so that on the pilot's impressions the mean probabilities are those of EFFECTS."""
+        """Chooses the intercepts so that the mean probabilities on the pilot's impressions are the rates of EFFECTS."""
         plain = cls(users, videos, dict.fromkeys(TASKS, 0.0), angle=0.0)
         intercepts = {"dwell": 0.0}
         for task in ("stay", "click"):
             intercepts[task] = _intercept(plain.score(task, pilot), EFFECTS[task].rate, np.ones(len(pilot.user)))
         p_click = expit(plain.score("click", pilot) + intercepts["click"])
-        for task in ("play", "like"):  # only on the player page, which a click opens
+        for task in ("play", "like"):  # on the player page, which a click opens
             intercepts[task] = _intercept(plain.score(task, pilot, player=True), EFFECTS[task].rate, p_click)
         return cls(users, videos, intercepts, angle=0.0)
 
     def turned(self, angle: float) -> Self:
-        """The same people with tastes that have turned by `angle` since the first day."""
+        """The same users with tastes that have turned by `angle` since the first day."""
         return type(self)(self.users, self.videos, self.intercepts, angle)
 
     def score(self, task: str, shown: Shown, *, player: bool = False) -> Floats:
-        """The logit of a task [rows] (of `dwell`: the log of its mean, less that of the average)."""
+        """The logit of a task, [rows]; for `dwell`, the logarithm of its mean over MEAN_DWELL_S."""
         t, effect = TASKS.index(task), EFFECTS[task]
         liking = np.einsum("rd,rd->r", self.taste[t][shown.user], self.videos.topic[shown.video])
         hour = np.cos((shown.hour - 21) * np.float32(2 * np.pi / 24))
@@ -102,7 +102,7 @@ class Behaviour:
             + effect.hour * hour
             + effect.duration * duration
         )
-        if not player:  # a video on the player page is alone there
+        if not player:  # the player page shows one video, so it has no positions
             score += effect.position * np.log1p(shown.position)
         return np.asarray(effect.spread * score + self.intercepts[task], dtype=np.float32)
 
@@ -123,7 +123,7 @@ class Behaviour:
 
 
 def draw_stay_and_click(truth: DiscoverTruth, rng: np.random.Generator) -> tuple[Flags, Flags]:
-    """One draw decides both, so that those who click are as far as possible those who stay."""
+    """Decides both with one draw, so that nearly all users who click also stay."""
     draw = rng.random(len(truth.p_stay), dtype=np.float32)
     return draw < truth.p_stay, draw < truth.p_click
 
@@ -134,9 +134,9 @@ def draw_dwell_ms(truth: DiscoverTruth, rng: np.random.Generator) -> Ints:
 
 
 def draw_play_ms(truth: PlayerTruth, duration_s: Floats, rng: np.random.Generator) -> Ints:
-    """Plays a loop to its end with `p_end`, else leaves early on; some of those who saw the end start again.
+    """Users play a loop to its end with probability `p_end`, or leave early. Some who saw the end start again.
 
-    At most MAX_LOOPS times the duration.
+    They play at most MAX_LOOPS loops.
     """
     loops = np.zeros(len(duration_s), dtype=np.float32)
     playing = np.ones(len(duration_s), dtype=np.bool_)
@@ -150,7 +150,7 @@ def draw_play_ms(truth: PlayerTruth, duration_s: Floats, rng: np.random.Generato
 
 
 def _mean_loops(p_end: Floats) -> Floats:
-    """The mean of what `draw_play_ms` plays, in durations: from the last loop backwards."""
+    """The mean play time of `draw_play_ms` in durations, computed from the last loop backwards."""
     mean = np.zeros_like(p_end)
     for _ in range(MAX_LOOPS):
         mean = (1 - p_end) * np.float32(EARLY_LEAVE) + p_end * (1 + np.float32(REPLAY_RATE) * mean)

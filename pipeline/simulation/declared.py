@@ -1,4 +1,4 @@
-"""The raw tables that the simulator can write, held against those that a spec declares."""
+"""The raw tables that the simulator can write, and the check that a spec declares no others."""
 
 from pathlib import PurePath
 
@@ -60,6 +60,6 @@ def check_tables(spec: Spec) -> None:
 
 
 def columns_of(spec: Spec, table: str) -> list[str]:
-    """The columns that the spec declares, ids first, as the writer spoils the first."""
+    """The columns that the spec declares. An id comes first, because the writer spoils the first column."""
     declared = spec.logs.tables()[table].columns
     return [column for column in (EVENT_LOGS | PROFILES)[table] if column in declared]

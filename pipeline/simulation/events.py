@@ -1,4 +1,4 @@
-"""From outcomes to log rows: impressions on both pages, their events, and the truth about them."""
+"""Turns outcomes into log rows: impressions on both pages, their events, and the truth about them."""
 
 from dataclasses import dataclass
 
@@ -9,25 +9,25 @@ from pipeline.simulation.behaviour import Behaviour, draw_dwell_ms, draw_play_ms
 from pipeline.simulation.population import Ints
 from pipeline.simulation.sessions import Shown
 
-GLANCE_MS = 400  # looked at without staying
+GLANCE_MS = 400  # spent on an impression without a stay
 SCROLL_MS = 500  # to the next impression
 OPEN_MS = (200, 1000)  # from a click to the player
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """The rows of each table in order of time, and one row of truth per impression in order of id."""
+class DayPart:
+    """The log of a part of a day: each table in order of time, and a row of truth per impression in order of id."""
 
     tables: dict[str, pl.DataFrame]
     truth: pl.DataFrame
 
 
-def draw_chunk(
+def draw_day_part(
     behaviour: Behaviour, shown: Shown, day_ms: tuple[int, int], first_id: int, rng: np.random.Generator
-) -> Chunk:
-    """What happens after the impressions `shown` on the discovery page, within the day's first and last ms.
+) -> DayPart:
+    """What happens after the impressions `shown` on the discovery page, between the day's first and last ms.
 
-    Impressions are numbered from `first_id` in order of time, those on the player page among the others.
+    The impressions of both pages are numbered together from `first_id`, in order of time.
     """
     discover = behaviour.on_discover(shown)
     stay, click = draw_stay_and_click(discover, rng)
@@ -90,12 +90,12 @@ def draw_chunk(
         ],
         how="diagonal",
     )
-    in_order = {name: table.sort("time_ms", maintain_order=True) for name, table in tables.items()}
-    return Chunk(in_order, truth.sort("impression_id"))
+    by_time = {name: table.sort("time_ms", maintain_order=True) for name, table in tables.items()}
+    return DayPart(by_time, truth.sort("impression_id"))
 
 
 def _times(shown: Shown, spent_ms: Ints, day_ms: tuple[int, int]) -> Ints:
-    """When each impression happened: the session's start plus what the user spent on those before it.
+    """The time of each impression: the start of its session plus the time spent on the impressions before it.
 
     A session that would run past midnight begins earlier, so that every row belongs to its day.
     """

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from pipeline.simulation.config import SimulationConfig
 
 MAX_DELAY_MS = 600_000
-DEFECTS = 6  # a multiple of the number of defects of each format, so that all formats draw alike
+DEFECTS = 6  # a multiple of the number of defects of each format, so that all formats draw the same numbers
 
 
 @dataclass(frozen=True)
 class Delivery:
     """Rows in the order in which they arrive.
 
-    `defect` is -1 for a sound row, else it says how it is malformed; `late` rows, all of them sound, arrive with the
-    next day's files; `duplicated` of the sound rows are extra copies of others.
+    `defect` is -1 for a sound row, otherwise the number of its defect. `late` rows, all sound, arrive with the
+    next day's files. `duplicated` sound rows are extra copies of other rows.
     """
 
     rows: pl.DataFrame
@@ -26,7 +26,7 @@ class Delivery:
     duplicated: int
 
     def counts(self) -> dict[str, int]:
-        """How many rows truly happened, and of what became of them."""
+        """How many rows truly happened, and how many were duplicated, malformed and late."""
         malformed = int((self.defect >= 0).sum())
         true_rows = len(self.rows) - self.duplicated - malformed
         late = int(self.late.sum())
@@ -36,7 +36,7 @@ class Delivery:
 def deliver(table: pl.DataFrame, config: SimulationConfig, rng: np.random.Generator) -> Delivery:
     """The rows as they arrive, with extra copies.
 
-    Every sound row arrives: a malformed row is a spoilt copy of one, so that the log has all that truly happened.
+    Every sound row arrives: a malformed row is a spoilt copy of a sound row. So the log has all that truly happened.
     """
     n = len(table)
     copied = np.flatnonzero(rng.random(n) < config.duplicate_rate)

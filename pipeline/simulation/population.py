@@ -1,8 +1,8 @@
-"""Users and videos: what the log says of them, and the latent tastes and biases that drive behaviour.
+"""Users and videos: their profiles in the log, and the latent tastes and biases that drive behaviour.
 
-Everything latent is standard normal before it is weighted, and is drawn once per task. Tasks are related as in MMoE's
-synthetic data (Ma et al., KDD 2018, section 3.2), made symmetric for more than two tasks: task t takes
-sqrt(c) shared + sqrt(1 - c) own_t, so that any two tasks correlate with c.
+Latent values are standard normal before they are weighted, and are drawn once per task. Tasks are related as in MMoE's
+synthetic data (Ma et al., KDD 2018, section 3.2), extended to more than two tasks: the value of task t is
+sqrt(c) shared + sqrt(1 - c) own_t, so that any two tasks have the correlation c.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ TAGS = (
 
 @dataclass(frozen=True)
 class Users:
-    """`bias` [T, U]; `taste` on the first day and the direction `turn` it drifts to, both [T, U, D]."""
+    """`bias` is [T, U]. `taste` on the first day and `turn`, the direction in which it drifts, are [T, U, D]."""
 
     profiles: pl.DataFrame
     activity: Floats
@@ -63,7 +63,7 @@ class Users:
 
 @dataclass(frozen=True)
 class Videos:
-    """`bias` [T, V]; `topic` [V, D], unit vectors; `popularity`, `duration_s` and `upload_day` [V].
+    """`bias` is [T, V]; `topic` is [V, D], unit vectors; `popularity`, `duration_s` and `upload_day` are [V].
 
     `upload_day` is -1 for the videos that exist when the log begins.
     """
@@ -77,12 +77,12 @@ class Videos:
 
 
 def generator(seed: int, *place: int) -> np.random.Generator:
-    """The random numbers of one place (a day's chunk, a table, ...), whatever was drawn elsewhere."""
+    """The random numbers of one place (a part of a day, a table, ...). They do not depend on draws elsewhere."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
 
 
 def draw_users(config: SimulationConfig, rng: np.random.Generator) -> Users:
-    """Most of a user's biases and tastes follow from age group, city and device, the rest is the user's own."""
+    """Draws users. Most of a user's biases and tastes follow from age group, city and device."""
     n = config.users
 
     def latent(*shape: int) -> Floats:
@@ -110,7 +110,7 @@ def draw_users(config: SimulationConfig, rng: np.random.Generator) -> Users:
 
 
 def draw_videos(config: SimulationConfig, first_day_ms: int, rng: np.random.Generator) -> Videos:
-    """Most of a video's biases and topic follow from its author and tags, so that a new video is predictable."""
+    """Draws videos. Most of a video's biases and topic follow from author and tags, so a new video is predictable."""
     new = config.days * config.new_videos
     n = config.videos + new
     authors = -(-n // VIDEOS_PER_AUTHOR)
@@ -153,7 +153,7 @@ def draw_videos(config: SimulationConfig, first_day_ms: int, rng: np.random.Gene
 
 
 def _draw_tags(author: Ints, authors: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which of the tags each video has [V, tags]: one to three, mostly among the three of its author."""
+    """The tags of each video, bool [V, tags]: one to three, mostly among the three tags of its author."""
     of_author = rng.random((authors, len(TAGS))).argsort(axis=1) < MAX_TAGS
     appeal = rng.random((len(author), len(TAGS))) + 0.8 * of_author[author]
     rank = (-appeal).argsort(axis=1).argsort(axis=1)
@@ -167,14 +167,14 @@ def _join_tags(has_tag: NDArray[np.bool_]) -> pl.Series:
 
 
 def _related(rng: np.random.Generator, correlation: float, *shape: int) -> Floats:
-    """A standard normal latent of each task, [T, *shape]; any two tasks correlate with `correlation`."""
+    """Standard normal values of each task, [T, *shape]. Any two tasks have the given correlation."""
     shared = rng.standard_normal(shape, dtype=np.float32)
     own = rng.standard_normal((len(TASKS), *shape), dtype=np.float32)
     return _weigh((correlation, shared), (1 - correlation, own))
 
 
 def _weigh(*parts: tuple[float, NDArray[np.floating]]) -> Floats:
-    """The sum of latents, each with its share of the variance."""
+    """The sum of latent values, each with its share of the variance."""
     total = sum(np.sqrt(share) * part for share, part in parts)
     return np.asarray(total, dtype=np.float32)
 

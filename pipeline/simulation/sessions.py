@@ -1,4 +1,4 @@
-"""Who is shown what, and when: sessions of impressions on the discovery page."""
+"""Draws sessions: which user is shown which videos on the discovery page, and when."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ HOURLY = np.array([4, 2, 1, 1, 1, 2, 4, 6, 7, 6, 6, 7, 9, 8, 7, 6, 6, 7, 9, 11, 
 class Shown:
     """Impressions: row numbers of `user` and `video`, `position` in the session, `hour` when the session began.
 
-    `session` numbers the sessions from 0. All [rows], sorted by session and position.
+    `session` numbers the sessions from 0. All are [rows], sorted by session and position.
     """
 
     user: Ints
@@ -31,9 +31,10 @@ class Shown:
 def draw_sessions(
     users: Users, videos: Videos, day: int, rows: int, part: tuple[float, float], rng: np.random.Generator
 ) -> Shown:
-    """`rows` impressions from one part of the day's sessions, (0, 1) being the whole day, the earliest first.
+    """`rows` impressions of the sessions in one part of the day, the earliest first; (0, 1) is the whole day.
 
-    Users come in proportion to their activity, videos to their popularity among those uploaded before the day.
+    Users are drawn in proportion to their activity. Videos uploaded before the day are drawn in proportion to their
+    popularity.
     """
     lengths = np.minimum(rng.geometric(1 / MEAN_LENGTH, size=rows), MAX_LENGTH)
     sessions = int(np.searchsorted(np.cumsum(lengths), rows)) + 1
@@ -52,7 +53,7 @@ def draw_sessions(
 
 
 def _choose(weights: Floats, size: int, rng: np.random.Generator) -> Ints:
-    """Row numbers in proportion to the weights, with replacement."""
+    """Draws row numbers in proportion to the weights, with replacement."""
     ends = np.cumsum(weights, dtype=np.float64)
     rows: Ints = np.searchsorted(ends, rng.random(size) * ends[-1], side="right")
     return rows

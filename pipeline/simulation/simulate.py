@@ -1,4 +1,4 @@
-"""The log simulator: users meet videos on two pages, and what they do becomes raw logs with a known truth."""
+"""The log simulator: users see videos on two pages, and their behaviour becomes raw logs with a known truth."""
 
 import datetime
 import json
@@ -13,31 +13,31 @@ from pipeline.errors import StrataError
 from pipeline.simulation.behaviour import EFFECTS, Behaviour
 from pipeline.simulation.config import SimulationConfig
 from pipeline.simulation.declared import EVENT_LOGS, TRUTH, check_tables
-from pipeline.simulation.events import draw_chunk
+from pipeline.simulation.events import draw_day_part
 from pipeline.simulation.mess import deliver
 from pipeline.simulation.population import draw_users, draw_videos, generator
 from pipeline.simulation.sessions import draw_sessions
 from pipeline.simulation.writer import LogWriter
 from pipeline.spec.spec import Spec
 
-CHUNK_ROWS = 200_000  # of impressions on the discovery page
+PART_ROWS = 200_000  # of impressions on the discovery page
 PILOT_ROWS = 50_000
-# First part of the place of random numbers: the population, the days of the log, and what goes wrong with them.
+# The first number of a place of random numbers: the population, the log, or what goes wrong with it.
 POPULATION, LOG, MESS = 0, 1, 2
 
 
 def simulate_logs(config: SimulationConfig, spec: Spec, out: Path) -> dict[str, Counter[str]]:
     """Writes the raw logs that `spec` declares below `out`, and the truth about them below `out/truth`.
 
-    `truth/*.parquet` has a row per impression: `impression_id`, the true probabilities `p_stay`, `p_click`, `p_like`
-    and the means `dwell_s` (of those who stay) and `play_s`, null where the page has no such outcome.
-    `truth/simulation.json` has the options and, for each table, the counts that are returned: the `rows` that truly
-    happened; how many were written on top of them as exact copies (`duplicated`) and as spoilt ones (`malformed`);
-    and how many of the rows and exact copies came `late`, with the next day's files. Profiles are never messy.
+    `truth/*.parquet` has a row per impression: `impression_id`, the true probabilities `p_stay`, `p_click`, `p_like`,
+    and the means `dwell_s` (of users who stay) and `play_s`. A value is null where the page has no such outcome.
+    `truth/simulation.json` has the options and, for each table, the counts that are returned. `rows` truly happened.
+    `duplicated` exact copies and `malformed` spoilt copies were added. `late` rows and exact copies came with the next
+    day's files. Profiles are never messy.
 
-    Raises StrataError if the spec asks for what cannot be simulated or if `out` holds something (before anything is
-    written), or if the disk is full. After an error or an interruption `out` is as it was. Memory grows with users
-    and videos, not with impressions.
+    Raises StrataError, before anything is written, if the spec declares what cannot be simulated or if `out` is not
+    empty; and if the disk is full. After an error or an interruption `out` is as it was. Memory grows with users and
+    videos, not with impressions.
     """
     check_tables(spec)
     dates = [config.start_date + datetime.timedelta(days=day) for day in range(config.days + 1)]
@@ -65,27 +65,27 @@ def _write_days(config: SimulationConfig, midnights: list[int], dates: list[str]
     plan = _plan(config)
     progress = tqdm(total=sum(map(sum, plan)), desc="simulating", unit=" impressions", unit_scale=True, disable=None)
     next_id = 1
-    for day, chunks in enumerate(plan):
+    for day, parts in enumerate(plan):
         writer.write_profiles("video", dates[day], videos.profiles.filter(videos.upload_day == day))
         people_today = people.turned(day * config.drift)
-        for number, rows in enumerate(chunks):
+        for number, rows in enumerate(parts):
             rng = generator(config.seed, LOG, day, number)
-            part = (number / len(chunks), (number + 1) / len(chunks))
-            shown = draw_sessions(users, videos, day, rows, part, rng)
-            chunk = draw_chunk(people_today, shown, (midnights[day], midnights[day + 1]), next_id, rng)
-            next_id += len(chunk.truth)
-            writer.write_truth(dates[day], chunk.truth)
+            share_of_day = (number / len(parts), (number + 1) / len(parts))
+            shown = draw_sessions(users, videos, day, rows, share_of_day, rng)
+            day_part = draw_day_part(people_today, shown, (midnights[day], midnights[day + 1]), next_id, rng)
+            next_id += len(day_part.truth)
+            writer.write_truth(dates[day], day_part.truth)
             for place, table in enumerate(EVENT_LOGS):
                 mess = generator(config.seed, MESS, day, number, place)
-                writer.write_events(table, dates[day], dates[day + 1], deliver(chunk.tables[table], config, mess))
+                writer.write_events(table, dates[day], dates[day + 1], deliver(day_part.tables[table], config, mess))
             progress.update(rows)
     progress.close()
 
 
 def _plan(config: SimulationConfig) -> list[list[int]]:
-    """How many impressions on the discovery page each chunk of each day has; clicks add those on the player page."""
+    """Impressions on the discovery page, by day and part of the day. Clicks add impressions on the player page."""
     shown = round(config.impressions / (1 + EFFECTS["click"].rate))
-    return [_split(rows, -(-rows // CHUNK_ROWS)) for rows in _split(shown, config.days)]
+    return [_split(rows, -(-rows // PART_ROWS)) for rows in _split(shown, config.days)]
 
 
 def _split(rows: int, parts: int) -> list[int]:
@@ -93,7 +93,7 @@ def _split(rows: int, parts: int) -> list[int]:
 
 
 def _midnights_ms(dates: list[datetime.date], timezone: str) -> list[int]:
-    """When each day begins in the time zone of the spec, in ms since the epoch."""
+    """The beginning of each day in the time zone of the spec, in ms since the epoch."""
     try:
         zone = ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError):

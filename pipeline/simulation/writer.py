@@ -1,4 +1,4 @@
-"""Writes rows as Parquet, CSV or JSON lines, the malformed ones spoilt as that format can be."""
+"""Writes rows as Parquet, CSV or JSON lines, and spoils the malformed rows in the ways of the format."""
 
 import gzip
 from collections import Counter
@@ -13,18 +13,18 @@ from pipeline.simulation.declared import TRUTH, columns_of
 from pipeline.simulation.mess import Delivery
 from pipeline.spec.spec import Spec
 
-# A pattern is replaced once in the text of a row, whose first field is its id: text where a number belongs, a line cut
-# off, a field missing.
+# Each defect replaces a pattern once in the text of a row, whose first field is its id. The defects are text where a
+# number belongs, a line cut off, and a missing field.
 CSV_DEFECTS = ((r"^[^,]+", "unknown"), (r",.*$", ""), (r"^[^,]+", ""))
 JSON_DEFECTS = ((r":[^,]+", ':"unknown"'), (r",.*$", ""), (r'"[^,]+,', ""))
-# Parquet has types: there an id is missing, or one of these numbers is negative.
+# Parquet has types: there a defect is a missing id, or a negative one of these numbers.
 NEVER_NEGATIVE = ("position", "dwell_ms", "play_ms")
 
 
 class LogWriter:
     """Writes `<table>/<date>-<number>.<format>` below a folder, for the tables and columns that a spec declares.
 
-    Files are dated by when their rows arrive, and numbered from 000; `counts` is what was written of each table.
+    Files have the date on which their rows arrive, and are numbered from 000. `counts` counts the rows of each table.
     """
 
     def __init__(self, folder: Path, spec: Spec, config: SimulationConfig) -> None:
@@ -35,9 +35,9 @@ class LogWriter:
         self.files: Counter[tuple[str, str]] = Counter()
 
     def write_events(self, table: str, date: str, next_date: str, delivery: Delivery) -> None:
-        """Rows of one day: those that are late go to the files of the next.
+        """Writes the rows of one day; late rows go to the files of the next day.
 
-        A day without rows has an empty file, as a reader takes a missing one for a mistake.
+        A day without rows gets an empty file: a reader takes a missing file for a mistake.
         """
         if table not in self.counts:
             return
@@ -48,7 +48,7 @@ class LogWriter:
             self._write(table, next_date, rows.filter(late), delivery.defect[late])
 
     def write_profiles(self, table: str, date: str, rows: pl.DataFrame) -> None:
-        """Profiles that become known on a day."""
+        """Writes the profiles that become known on a day."""
         if table in self.counts and len(rows):
             self.counts[table].update({"rows": len(rows), "duplicated": 0, "malformed": 0, "late": 0})
             self._write(table, date, rows.select(self.columns[table]), np.full(len(rows), -1))
@@ -69,7 +69,10 @@ class LogWriter:
             text = _spoil_lines(rows.write_ndjson(), defect, JSON_DEFECTS)
         content = text.encode()
         if self.config.gzip:
-            suffix, content = suffix + ".gz", gzip.compress(content, compresslevel=1, mtime=0)  # no time: same bytes
+            suffix, content = (
+                suffix + ".gz",
+                gzip.compress(content, compresslevel=1, mtime=0),
+            )  # a time would change the bytes
         self._next_file(self.folder_of[table], date, suffix).write_bytes(content)
 
     def _next_file(self, folder: str, date: str, suffix: str) -> Path:
@@ -80,7 +83,7 @@ class LogWriter:
 
 
 def _spoil_values(rows: pl.DataFrame, defect: NDArray[np.int64]) -> pl.DataFrame:
-    """Makes the id null, or a number negative where there is one that never is."""
+    """Makes the id null, or makes a number negative that never is."""
     spoilt, odd = pl.Series(defect >= 0), pl.Series(defect % 2 == 1)
     for number in (name for name in NEVER_NEGATIVE if name in rows.columns):
         rows = rows.with_columns(pl.when(spoilt & odd).then(-1 - pl.col(number)).otherwise(number).alias(number))

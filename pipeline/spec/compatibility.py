@@ -17,8 +17,6 @@ ENTRY = re.compile(
     r"(columns|counters\.by|counters\.measures|tables|features|objectives|scenes|logs\.events|logs\.profiles)\.[^.]+|"
     rf"{RAW_TABLE}\.columns\..+|columns|counters|logs\.events|logs\.profiles"
 )
-# No stage of a build depends on it, yet a model of one kind cannot be measured as the other.
-KIND = re.compile(r"objectives\.[^.]+\.kind")
 
 
 def incompatible_parts(run: Spec, samples: Spec) -> tuple[list[str], list[str]]:
@@ -32,7 +30,7 @@ def incompatible_parts(run: Spec, samples: Spec) -> tuple[list[str], list[str]]:
     for stage, names in changed_parts(run, samples).items():
         for name in names:
             is_entry = bool(ENTRY.fullmatch(name))
-            if FREE.fullmatch(name) or (stage == NO_STAGE and not KIND.fullmatch(name)):
+            if FREE.fullmatch(name) or stage == NO_STAGE:
                 continue
             if is_entry and not _has(theirs, name):
                 missing.append(name)

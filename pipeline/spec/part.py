@@ -14,6 +14,6 @@ Weight = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
 class Part(BaseModel):
-    """A piece of the spec: frozen, and an unknown key is an error."""
+    """A part of a spec, a manifest or statistics: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -122,9 +122,9 @@ STAGES = (
     ),
 )
 # Beside the stages' folders, in `changed_parts`.
-BY_DAYS, NO_STAGE = "the split of days", ""
-# What the end of a build looks at whenever there is one; it keeps no results.
-ALWAYS_CHECKED = ("objectives.*.kind",)
+BY_DAYS, AT_THE_END, NO_STAGE = "the split of days", "the end", ""
+# What the end of every build checks; it keeps no results.
+CHECKED_AT_THE_END = ("objectives.*.kind",)
 
 
 @lru_cache(maxsize=1024)
@@ -138,19 +138,20 @@ def samples_fingerprint(spec: Spec) -> str:
     """Tells apart specs that make other samples of the same logs; their order of columns is of no account."""
     patterns = [pattern for stage in STAGES for pattern in (*stage.parts, *stage.by_days) if ORDER not in pattern]
     patterns = [pattern for of_stage in patterns for pattern in _for_any(of_stage)]
-    return _digest(_select(all_parts(spec), [*patterns, *ALWAYS_CHECKED]))
+    return _digest(_select(all_parts(spec), [*patterns, *CHECKED_AT_THE_END]))
 
 
 def changed_parts(old: Spec, new: Spec) -> dict[str, list[str]]:
     """The parts that differ, by the folder of the first stage that depends on them.
 
-    Under BY_DAYS are those that tasks depend on by way of their days' split alone, under NO_STAGE those that none does.
+    Tasks depend on those under BY_DAYS by way of their days' split alone. No task depends on those under AT_THE_END,
+    which the end of a build checks, and under NO_STAGE.
 
     A part that only one of the two specs has, such as a new feature, is named once and without its own parts. Stages
     come in their order. Those after the first are done again as far as their input changes with it.
     """
     before, after = all_parts(old), all_parts(new)
-    order = [*(stage.folder for stage in STAGES), BY_DAYS, NO_STAGE]
+    order = [*(stage.folder for stage in STAGES), BY_DAYS, AT_THE_END, NO_STAGE]
     first: dict[str, str] = {}
     for key in before.keys() | after.keys():
         if before.get(key) != after.get(key):
@@ -211,7 +212,7 @@ def _first_stage(key: str) -> str:
         for folder, patterns in ((stage.folder, stage.parts), (BY_DAYS, stage.by_days)):
             if any(_fits(key, one) for pattern in patterns for one in _for_any(pattern)):
                 return folder
-    return NO_STAGE
+    return AT_THE_END if any(_fits(key, pattern) for pattern in CHECKED_AT_THE_END) else NO_STAGE
 
 
 def _names(key: str, before: Parts, after: Parts) -> list[str]:

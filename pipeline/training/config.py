@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from models.config import ModelConfig
 from pipeline.atomic import replace_file
 from pipeline.errors import StrataError
+from pipeline.json_files import load_json
+from pipeline.storage import Folder
 from pipeline.training.stepping.optimisers import DenseConfig, ScheduleConfig
 from pipeline.training.tables.config import TablesConfig
 
@@ -94,14 +96,7 @@ def load_config(run: Path) -> TrainConfig:
     path = run / CONFIG
     if not path.is_file():
         raise StrataError(f"is no run (it has no {CONFIG})", where=run, fix="pass a folder made by scripts/train.py")
-    try:
-        return TrainConfig.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        raise StrataError(
-            f"not a configuration of this version ({str(error).splitlines()[0]})",
-            where=path,
-            fix="train the model again",
-        ) from None
+    return load_json(TrainConfig, Folder.at(run), CONFIG, what="a configuration", fix="train the model again")
 
 
 def same_samples(configs: Mapping[str, TrainConfig]) -> Path:

@@ -8,11 +8,10 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from pipeline.atomic import replace_file
 from pipeline.batches.mapping import Encoding
 from pipeline.errors import StrataError
+from pipeline.json_files import load_json
 from pipeline.manifest import MANIFEST, Manifest
 from pipeline.spec.file import load_spec
 from pipeline.spec.parts import changed_parts
@@ -78,20 +77,14 @@ def begin_folder(config: TrainConfig, source: Encoding) -> None:
         with path.open("rb") as file:
             Folder.at(config.out).write(name, partial(shutil.copyfileobj, file))
     if is_new:
-        replace_file(config.out / MANIFEST, kept.model_dump_json(indent=1).encode())
+        replace_file(config.out / MANIFEST, kept.as_file())
 
 
 def load_encoding(run: Path) -> Encoding:
     """What the run keeps of its samples. Raises StrataError if it is not there, or not of this version."""
-    path = run / MANIFEST
-    if not path.is_file():
+    if not (run / MANIFEST).is_file():
         raise StrataError(f"lacks {MANIFEST}, as runs of earlier versions do", where=run, fix=TRAIN_AGAIN)
-    try:
-        return Encoding(run, Manifest.model_validate_json(path.read_bytes()))
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = f"not a manifest of this version ({first['msg']} at {'.'.join(map(str, first['loc']))})"
-        raise StrataError(what, where=path, fix=TRAIN_AGAIN) from None
+    return Encoding(run, load_json(Manifest, Folder.at(run), MANIFEST, what="a manifest", fix=TRAIN_AGAIN))
 
 
 def read_own_progress(checkpoint: Path, encoding: Encoding) -> Progress:

@@ -1,4 +1,4 @@
-"""Measures what scripts/bench_train.py compares training with; prints it as JSON, rates as lists of windows.
+"""Measures what scripts/bench_train.py compares training with, and prints it as JSON. A rate is a list of windows.
 
 python scripts/reference/measure.py SPEC SAMPLES BATCH_SIZE [--model.FLAG VALUE ...]
 """

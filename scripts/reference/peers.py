@@ -1,7 +1,7 @@
-"""Trains a peer's PLE on the reference workload in a process of its own, for scripts/bench_peers.py.
+"""Trains a peer's PLE on the reference workload, for scripts/bench_peers.py.
 
-Prints the samples/s of each window but the first. The rows are in memory before the clock starts; what trains is the
-peer's own loop, with its own loader and Adam as its documentation has it, or PyTorch's fused one; no regularisation.
+Prints the samples/s of each window but the first. The rows are in memory before the clock starts. The peer's own loop
+and loader train, with Adam as its documentation shows or with PyTorch's fused Adam, and without regularisation.
 """
 
 import io
@@ -130,7 +130,7 @@ def filled(lists: pa.ListArray, width: int) -> np.ndarray:
 
 
 def main(peer: str, store: str, batch_size: int, windows: int, adam: str, *flags: str) -> None:
-    """Trains for one window more than is printed; `flags` are those of scripts/train.py for the model."""
+    """Trains for `windows` + 1 windows. `flags` are model options of scripts/train.py."""
     spec = load_manifest(Path(store)).spec
     config = tyro.cli(ModelConfig, args=[flag.replace("--model.", "--") for flag in flags])
     x, y = arrays(Path(store), spec, (1 + windows) * STEPS * batch_size)

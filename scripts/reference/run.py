@@ -1,4 +1,4 @@
-"""Runs the reference workload's scripts, each in a fresh process, for the benchmarks of training."""
+"""Runs scripts in new processes, for the benchmarks of training."""
 
 import json
 import os
@@ -29,7 +29,7 @@ WINDOW_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Mode:
-    """How scripts/train.py is run: so many ranks with so many threads each, and further flags."""
+    """How to run scripts/train.py: the number of ranks, the threads of each, and further options."""
 
     ranks: int
     threads: int
@@ -37,7 +37,7 @@ class Mode:
 
 
 def trained(folder: Path, run: str, mode: Mode, batch_size: int) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl of one run, each a window, warm-up left out."""
+    """The training lines of metrics.jsonl of one run, without the warm-up. Each line is a window."""
     options = [
         "--spec",
         folder / "spec.yaml",
@@ -68,7 +68,7 @@ def trained(folder: Path, run: str, mode: Mode, batch_size: int) -> list[dict[st
 
 
 def python(words: list[object], threads: int) -> str:
-    """Runs a script below scripts/ and returns what it prints; its failure ends the benchmark."""
+    """Runs a script below scripts/ and returns what it prints. Its failure ends the benchmark."""
     script, *arguments = map(str, words)
     done = subprocess.run(
         [sys.executable, str(SCRIPTS / script), *arguments],

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the workload that training is measured on: a spec, and a sample store of random rows for it.
+"""Writes the reference workload of training: a spec, and a sample store of random rows.
 
 .venv/bin/python scripts/reference/workload.py --out ../reference
 
@@ -43,7 +43,7 @@ DATES: dict[SplitName, str] = {"train": "2026-03-01", "valid": "2026-03-02", "te
 
 
 def main(out: Path, rows: int = 1_000_000, table_rows: int = 100_000) -> None:
-    """Write `spec.yaml` and `samples/` into a folder.
+    """Writes `spec.yaml` and `samples/` into a folder.
 
     Args:
         out: The folder.
@@ -56,7 +56,7 @@ def main(out: Path, rows: int = 1_000_000, table_rows: int = 100_000) -> None:
 
 
 def spec_of(table_rows: int) -> Spec:
-    """All tables are hashed, so nothing has to be learned from the rows."""
+    """The spec. All tables are hashed: nothing is learned from the rows."""
     columns = {"row": "int64", "user": "int64", "time": "int64"} | dict.fromkeys(IDS, "int64")
     columns |= dict.fromkeys(LISTS, "string") | dict.fromkeys((*NUMBERS, *REGRESSION), "float64")
     columns |= dict.fromkeys(BINARY, "bool")
@@ -86,7 +86,7 @@ def spec_of(table_rows: int) -> Spec:
 
 
 def write_store(store: Path, spec: Spec, train_rows: int) -> None:
-    """Writes a sample store like those of scripts/build_samples.py; the manifest goes last."""
+    """Writes a sample store as scripts/build_samples.py does. The manifest is written last."""
     rng = np.random.default_rng(0)
     files = []
     sizes: dict[SplitName, int] = {"train": train_rows, "valid": GROUP_ROWS, "test": GROUP_ROWS}

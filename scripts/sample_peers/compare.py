@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds a peer's labels and counters against those of a sample store, row by row.
+"""Compares a peer's labels and counters with those of a sample store, row by row.
 
 .venv/bin/python scripts/sample_peers/compare.py --samples demo/samples --peer labels.parquet
 """
@@ -16,9 +16,9 @@ TOLERANCE = 1e-5  # of counters, relative: a mean's float sum depends on its ord
 
 
 def main(samples: Path, peer: Path) -> None:
-    """Fail unless both have the same rows with the same values in every column of the peer's.
+    """Fails unless both have the same rows with the same values in every column of the peer.
 
-    One column at a time, so that 10 million rows need less than 1 GB.
+    It reads one column at a time: 10 million rows need less than 1 GB.
 
     Args:
         samples: The sample store.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The least that any program that builds samples has to do: read the raw files, write as many bytes as the store has.
+"""Does what every sample builder must do at least: reads the raw files, and writes as many bytes as the store has.
 
 .venv/bin/python scripts/sample_peers/floor.py --raw demo/raw --out floor.bin --size 100000000
 """
@@ -15,7 +15,7 @@ BLOCK_BYTES = 1 << 23
 
 
 def main(raw: Path, out: Path, size: int) -> None:
-    """Read all columns of all raw tables, and write a file of `size` bytes down to the disk.
+    """Reads all columns of all raw tables, and writes and flushes a file of `size` bytes.
 
     Args:
         raw: The folder that holds the raw logs, as Parquet.

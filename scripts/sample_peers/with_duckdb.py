@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The labels and counters of feature_specs/short_video.yaml as somebody would compute them in DuckDB.
+"""Computes the labels and counters of feature_specs/short_video.yaml in DuckDB.
 
 .venv/bin/python scripts/sample_peers/with_duckdb.py --raw demo/raw --out labels.parquet
 
@@ -104,7 +104,7 @@ COPY (
 
 
 def main(raw: Path, out: Path) -> None:
-    """Compute labels, sample spaces, scenes and counters of the simulated short-video logs in DuckDB.
+    """Computes labels, sample spaces, scenes and counters of the simulated short-video logs in DuckDB.
 
     Args:
         raw: The folder that holds the raw logs, as Parquet.

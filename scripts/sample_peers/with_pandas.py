@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The labels and counters of feature_specs/short_video.yaml as somebody would compute them in pandas.
+"""Computes the labels and counters of feature_specs/short_video.yaml in pandas.
 
 .venv/bin/python scripts/sample_peers/with_pandas.py --raw demo/raw --out labels.parquet
 
@@ -22,7 +22,7 @@ COUNTS = ["shown", "clicks", "plays", "likes"]
 
 
 def main(raw: Path, out: Path) -> None:
-    """Compute labels, sample spaces, scenes and counters of the simulated short-video logs in pandas.
+    """Computes labels, sample spaces, scenes and counters of the simulated short-video logs in pandas.
 
     Args:
         raw: The folder that holds the raw logs, as Parquet.

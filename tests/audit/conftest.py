@@ -1,4 +1,4 @@
-"""A log with everything that a spec can ask for, its samples, and copies of stores in which something was changed."""
+"""A log with everything that a spec can declare, its samples, and changed copies of stores."""
 
 import hashlib
 import random

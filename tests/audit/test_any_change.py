@@ -1,4 +1,4 @@
-"""Whatever is changed in a spec, or breaks in a store: building again gives what a build from scratch gives."""
+"""After any change of a spec or damage to a store, building again gives the same as a build from scratch."""
 
 import shutil
 from pathlib import Path

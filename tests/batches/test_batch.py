@@ -62,7 +62,7 @@ def check(batch: Batch) -> None:
     """The batch holds the four rows above, and after them only inert rows."""
     inert = len(batch) - 4
     assert batch.sparse.keys() == ["tags", "video", "seen"]
-    assert batch.sparse.length_per_key_or_none() == [3, 4, 4]  # on the host, whatever the device
+    assert batch.sparse.length_per_key_or_none() == [3, 4, 4]  # known on the host
     assert [batch.sparse[key].values().tolist() for key in batch.sparse.keys()] == [  # noqa: SIM118
         [3, 1, 2],
         [8, 0, 5, 8],

@@ -1,5 +1,6 @@
-"""The reader deals every row to one rank and one step, and the same rows to a step whatever the number of ranks."""
+"""Every row belongs to one step and one rank, and a step has the same rows for any number of ranks."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
@@ -35,7 +36,8 @@ def store(tmp_path: Path, manifest: Manifest):
                 for rows in groups:
                     writer.write_table(pa.table({"id": range(first, first + rows)}), row_group_size=rows)
                     first += rows
-            file = SampleFile(path=path.name, split="train", date="", rows=sum(groups), bytes=0, sha256="")
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            file = SampleFile(path=path.name, split="train", date="", rows=sum(groups), bytes=0, sha256=sha256)
             described.append(file)
         small = manifest.model_copy(update={"files": described})
         return BatchReader(tmp_path, small, "train", **options)

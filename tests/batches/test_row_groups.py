@@ -1,5 +1,6 @@
 """What is read is what was written; damaged and foreign files are refused in one line."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 
 from pipeline.batches.batch import model_columns
 from pipeline.batches.reader import BatchReader
-from pipeline.batches.row_groups import stored_tables
+from pipeline.batches.row_groups import RowGroups, stored_tables
 from pipeline.columns import SAMPLE_ID
-from pipeline.errors import StrataError
+from pipeline.errors import LocalError, StrataError
 from pipeline.manifest import Manifest
 
 
@@ -49,12 +50,46 @@ def test_stored_tables_are_the_rows_in_stored_order(samples: Path, manifest: Man
 def test_a_damaged_file_is_named(damaged: Path, manifest: Manifest):
     whole = damaged.read_bytes()
     middle = len(whole) // 2
-    # Cut off; data damaged under a sound footer; missing.
-    for content in (whole[:middle], whole[:4] + bytes(middle - 4) + whole[middle:], None):
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    # Cut off; the footer is fine, the data are not; one bit is another; not there.
+    for content in (whole[:middle], whole[:4] + bytes(middle - 4) + whole[middle:], flipped, None):
         damaged.write_bytes(content) if content else damaged.unlink()
+        what = "is not what was written (" if content else "cannot be read ("
         for message in refusals(damaged, manifest):
-            assert message.startswith(f"{damaged}: cannot be read (")
-            assert message.endswith("); build the samples again")
+            assert message.startswith(f"{damaged}: {what}")
+            assert message.endswith("); it is damaged: restore it from a copy, or delete it and build the samples again")
+
+
+def test_two_files_that_changed_places_are_refused(damaged: Path, manifest: Manifest):
+    other = next(damaged.parents[2] / f.path for f in manifest.files if f.split == "valid")
+    content = damaged.read_bytes()
+    damaged.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    assert all("is not what was written" in message for message in refusals(damaged, manifest))
+
+
+def test_every_file_is_checked_by_one_of_the_ranks(damaged: Path, manifest: Manifest):
+    store = damaged.parents[2]
+    files = [store / file.path for file in manifest.files if file.split == "train"]
+    assert len(files) > 2
+    for file in files:
+        whole = file.read_bytes()
+        file.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+        refused = []
+        for rank in range(2):
+            try:
+                RowGroups(store, manifest, "train", rank, ranks=2)
+            except LocalError as error:
+                refused.append(error.where)
+        assert refused == [file]
+        file.write_bytes(whole)
+
+
+def as_written(file: Path, manifest: Manifest) -> Manifest:
+    """The manifest of a build that wrote the file as it is now."""
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    files = [f.model_copy(update={"sha256": sha256}) if file.match(f.path) else f for f in manifest.files]
+    return manifest.model_copy(update={"files": files})
 
 
 @pytest.mark.parametrize(
@@ -83,14 +118,15 @@ def test_an_id_without_a_row_in_its_table_is_refused(
     changed = table.set_column(table.column_names.index(name), name, pa.array(values, type_))
     pq.write_table(changed, damaged, row_group_size=1000)
     expected = f"feature `{feature}` {message.format(rows=rows, last=rows - 1)}"
-    assert refusals(damaged, manifest) == [f"{damaged}: {expected}; build the samples again"] * 2
+    assert refusals(damaged, as_written(damaged, manifest)) == [f"{damaged}: {expected}; build the samples again"] * 2
 
 
 def test_a_file_with_other_columns_or_rows_is_refused(damaged: Path, manifest: Manifest):
     table = pq.read_table(damaged, partitioning=None)
     pq.write_table(table.drop_columns("feature_video_id"), damaged)
-    assert refusals(damaged, manifest) == [f"{damaged}: has no column `feature_video_id`; build the samples again"] * 2
+    said = f"{damaged}: has no column `feature_video_id`; build the samples again"
+    assert refusals(damaged, as_written(damaged, manifest)) == [said] * 2
     pq.write_table(table.slice(1), damaged)
     count = table.num_rows
-    message = f"{damaged}: has {count - 1} rows, but was written with {count}; build the samples again"
-    assert refusals(damaged, manifest) == [message] * 2
+    said = f"{damaged}: has {count - 1} rows, but was written with {count}; build the samples again"
+    assert refusals(damaged, as_written(damaged, manifest)) == [said] * 2

@@ -1,5 +1,6 @@
 """A small sample store, written by hand: five days, 1,200 rows a day, nothing wrong with it."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,9 @@ def build(spec: Spec, rows: pl.DataFrame, tmp_path: Path) -> Build:
             path = f"split={SPLITS[date]}/date={date}/part-0000.parquet"
             (tmp_path / path).parent.mkdir(parents=True)
             day.drop("date").write_parquet(tmp_path / path)
-            size = (tmp_path / path).stat().st_size
-            files.append(SampleFile(path=path, split=SPLITS[date], date=date, rows=day.height, bytes=size, sha256=""))
+            content = (tmp_path / path).read_bytes()
+            described = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            files.append(SampleFile(path=path, split=SPLITS[date], date=date, rows=day.height, **described))
             days.append(statistics_of(spec, date, day))
         statistics = Statistics(days=days, distinct={"user": 90, "video": 9, "tag": 9, **distinct})
         return tmp_path, manifest_of(spec, files), statistics

@@ -13,7 +13,7 @@ from pipeline.spec.spec import Spec
 
 
 def rows(**features: object) -> pl.DataFrame:
-    """2,000 rows whose features are constant but for those given."""
+    """2,000 rows. Features that are not given are constant."""
     constant = {"user": 1, "video": 1, "tags": [1], "watched": [1], "price": 1.0}
     columns = {f"feature_{name}": features.get(name, [value] * 2000) for name, value in constant.items()}
     return pl.DataFrame({"sample_weight": features.get("weight", [1.0] * 2000), **columns})

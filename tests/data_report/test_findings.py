@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.data_report.findings import Finding, find_traps
-from pipeline.data_report.measures import measure
+from pipeline.data_report.summary import summarise
 from pipeline.manifest import BadRawFile, Manifest
 from pipeline.statistics import Statistics
 
@@ -19,7 +19,7 @@ ON_TEST_DAY = pl.col("date") == "2026-03-05"
 
 def found(build: Build, change: Change = lambda rows: rows, **distinct: int) -> list[Finding]:
     store, manifest, statistics = build(change, **distinct)
-    return find_traps(manifest, statistics, measure(store, manifest, statistics))
+    return find_traps(manifest, statistics, summarise(store, manifest, statistics))
 
 
 def test_a_clean_store_has_no_trap(build: Build) -> None:
@@ -30,7 +30,7 @@ def test_a_file_in_quarantine(build: Build) -> None:
     store, manifest, statistics = build()
     bad = [BadRawFile(table="impression", file="day-2.csv", reason="cut short")]
     manifest = manifest.model_copy(update={"quarantine": bad})
-    (finding,) = find_traps(manifest, statistics, measure(store, manifest, statistics))
+    (finding,) = find_traps(manifest, statistics, summarise(store, manifest, statistics))
     assert finding.what == "day-2.csv of table impression: cut short"
 
 

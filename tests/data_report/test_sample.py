@@ -1,5 +1,6 @@
 """The sample is bounded, spread over all files, and the same each time."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,9 +24,9 @@ def large(build: Build, rows: pl.DataFrame, tmp_path: Path) -> Manifest:
     for part in range(FILES):
         price = pl.int_range(part * ROWS_PER_FILE, (part + 1) * ROWS_PER_FILE).cast(pl.Float64)
         many.with_columns(feature_price=price).write_parquet(tmp_path / f"{part}.parquet", row_group_size=2048)
-        files.append(
-            SampleFile(path=f"{part}.parquet", split="train", date="2026-03-01", rows=many.height, bytes=0, sha256="")
-        )
+        sha256 = hashlib.sha256((tmp_path / f"{part}.parquet").read_bytes()).hexdigest()
+        path, date = f"{part}.parquet", "2026-03-01"
+        files.append(SampleFile(path=path, split="train", date=date, rows=many.height, bytes=0, sha256=sha256))
     return build()[1].model_copy(update={"files": files})
 
 
@@ -60,5 +61,5 @@ def test_a_small_split_is_read_whole_and_one_that_is_not_there_is_empty(build: B
 def test_a_damaged_file_is_one_clear_error(build: Build) -> None:
     store, manifest, _ = build()
     (store / manifest.files[0].path).write_bytes(b"PAR1 and no more")
-    with pytest.raises(StrataError, match=r"date=2026-03-01/part-0000.parquet: cannot be read"):
+    with pytest.raises(StrataError, match=r"date=2026-03-01/part-0000.parquet: is not what was written"):
         read_sample(store, manifest, "train")

@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 
 
 class Mistake(NamedTuple):
-    """A script with its options, and the parts that its one line must have. `--out` is added where it is missing."""
+    """A program, its options, and the parts that its one line must have. `--out` is added where it is missing."""
 
-    script: str
+    program: list[str]
     options: dict[str, object]
     says: list[object]
 
@@ -83,6 +83,11 @@ def mistakes(
     build_samples(change(spec_path, "hash, rows: 20000", "hash, rows: 10000", f"{place}/other.yaml"), log, others)
 
     usual: dict[str, dict[str, object]] = {
+        "strata simulate": {"--spec": spec_path, "--impressions": 100, "--days": 1},
+        "strata build": {"--spec": spec_path, "--raw": raw_log},
+        "strata train": {"--spec": spec_path, "--samples": samples},
+        "strata evaluate": {"--run": trained, "--samples": samples},
+        "strata trian": {},
         "simulate_logs": {"--spec": spec_path, "--impressions": 100, "--days": 1},
         "build_samples": {"--spec": spec_path, "--raw": raw_log},
         "train": {"--spec": spec_path, "--samples": samples},
@@ -91,8 +96,10 @@ def mistakes(
     found: dict[str, Mistake] = {}
 
     def add(name: str, options: dict[str, object], *says: object) -> None:
-        script = name.split(":")[0]
-        found[name] = Mistake(f"{script}.py", usual[script] | options, [*says])
+        command = name.split(":")[0]
+        script, *words = command.split()
+        path = "pipeline/commands/strata.py" if words else f"scripts/{script}.py"
+        found[name] = Mistake([f"{ROOT}/{path}", *words], usual[command] | options, [*says])
 
     add("simulate_logs: no spec", {"--spec": nowhere}, nowhere, "pass --spec")
     add("simulate_logs: out is a file", {"--out": note}, note, "choose another --out")
@@ -136,6 +143,12 @@ def mistakes(
     )
     add("evaluate: no truth", {"--truth": nowhere}, nowhere)
     add("evaluate: out holds something", {"--out": samples}, samples, "choose another --out")
+    add("strata trian: no such command", {}, "no command `trian`", "did you mean `train`?")
+    add("strata simulate: no users", {"--users": 0}, "--users", "0", "greater than 0")
+    add("strata build: no raw", {"--raw": nowhere}, nowhere, "no such folder", "pass --raw")
+    add("strata train: no samples", {"--samples": nowhere}, nowhere, "no sample store")
+    add("strata train: no such option", {"--sped": 1}, "--sped: there is no such option; did you mean --spec?")
+    add("strata evaluate: no run", {"--run": nowhere}, nowhere, "is no run")
     return found
 
 
@@ -150,6 +163,8 @@ NAMES = """
     train: out is a file | train: another model | train: no epochs | train: a negative rate | train: all dropped out
     evaluate: no run | evaluate: empty run | evaluate: run without checkpoint | evaluate: no samples
     evaluate: truncated samples | evaluate: other samples | evaluate: no truth | evaluate: out holds something
+    strata trian: no such command | strata simulate: no users | strata build: no raw | strata train: no samples
+    strata train: no such option | strata evaluate: no run
 """
 EVERY = [name.strip() for line in NAMES.strip().splitlines() for name in line.split("|")]
 
@@ -161,12 +176,12 @@ def outcomes(
     """What each command line did, all of them run by one process that has the libraries imported."""
     assert list(mistakes) == EVERY
     outs, lines = [], []
-    for script, options, _ in mistakes.values():
+    for program, options, _ in mistakes.values():
         out = options.setdefault("--out", tmp_path_factory.mktemp("out") / "new")
         assert isinstance(out, Path)
         outs.append(out)
         words = [str(word) for pair in options.items() for word in pair if word != ""]
-        lines.append([f"{ROOT}/scripts/{script}", *words])
+        lines.append([*program, *words])
     before = [held(out) for out in outs]
     runner = [sys.executable, str(Path(__file__).parent / "run_commands.py"), json.dumps(lines)]
     done = subprocess.run(runner, env=environment, capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ from pipeline.spec.spec import Spec
 
 
 def near(figures: dict[str, Any]) -> dict[str, Any]:
-    """Equal to the same figures up to the rounding of sums, which threads add up in another order each time."""
+    """Equal up to rounding: threads add up sums in another order each time."""
     return {
         name: near(figure)
         if isinstance(figure, dict)
@@ -126,7 +126,7 @@ def test_an_empty_scene(spec: Spec, predictions: pl.LazyFrame) -> None:
 
 
 def test_truth_and_baseline_are_measured_where_stored(spec: Spec, predictions: pl.LazyFrame) -> None:
-    """The truth ranks the feed's positives above its negatives but for one tied pair of four: AUC 3.5 / 4."""
+    """In the feed the truth ranks three of four pairs right and ties one: AUC 3.5 / 4."""
     stored = predictions.filter("scene_feed").with_columns(
         truth_click=pl.col("pred_click"), pred_click=1 - pl.col("label_click") / 2, baseline_watch=pl.lit(3.0)
     )

@@ -1,4 +1,4 @@
-"""The page shows everything there is, nothing that means nothing, and needs nothing but itself."""
+"""The page shows every figure that means something, says where there is none, and needs no other file."""
 
 import re
 from html.parser import HTMLParser

@@ -1,4 +1,4 @@
-"""Batched experts, which are what runs on a GPU, against the experts one by one."""
+"""Batched experts, as a GPU runs them, against the experts one by one."""
 
 import pytest
 import torch

@@ -43,7 +43,7 @@ def test_the_loss_of_two_scenes_with_masks_and_weights_is_the_one_worked_out_by_
 def test_with_towers_per_scene_each_scene_learns_from_its_own_column(spec):
     objectives = Objectives(spec, OutputLayout.from_spec(spec, "scene"))
     sums = objectives.weighted_sums(OUTPUTS_BY_SCENE, LABELS, MASKS, SCENES, WEIGHT)
-    # As above but for full play, where row 2 has output 2: 1 + 2 * 0.25 = 1.5, and 2 * 1.5 / 3 = 1.
+    # As above, except full play: there row 2 has output 2: 1 + 2 * 0.25 = 1.5, and 2 * 1.5 / 3 = 1.
     torch.testing.assert_close(sums[0], torch.tensor([5 * LN2, 4.0, LN2 / 4, 1.5, 0.0]))
     torch.testing.assert_close(objectives.combine(*sums), torch.tensor(5 * LN2 / 3 + 2 + LN2 + 1))
 

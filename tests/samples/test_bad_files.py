@@ -16,6 +16,7 @@ from pipeline.raw.reading import BadFile, find_files, read_chunks
 from pipeline.samples.build import build_samples
 from pipeline.samples.division import Options
 from pipeline.samples.stages.deal import DealTask, deal, deal_tasks
+from pipeline.samples.store import replaced_files
 from pipeline.simulation.config import SimulationConfig
 from pipeline.simulation.simulate import simulate_logs
 from pipeline.spec.file import load_spec
@@ -43,10 +44,16 @@ def build(spec: Path, raw: Path, out: Path, quarantine: bool = False) -> Manifes
 
 
 def content(store: Path) -> tuple[Manifest, dict[str, str]]:
-    """The manifest but for its time and its quarantine, and the checksums of the store's other files."""
-    files = [p for p in store.rglob("*") if p.is_file() and ".work" not in p.parts and p.name != "manifest.json"]
+    """The manifest but for its time and its quarantine, and the checksums of the store's other files.
+
+    Files that were replaced and stay for readers are left out.
+    """
+    manifest = load_manifest(store)
+    kept = {file.name for file in replaced_files(manifest, Folder.at(store))} | {"manifest.json"}
+    files = [p for p in store.rglob("*") if p.is_file() and ".work" not in p.parts]
     sums = {str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return load_manifest(store).model_copy(update={"created": "", "quarantine": []}), sums
+    sums = {name: digest for name, digest in sums.items() if name not in kept}
+    return manifest.model_copy(update={"created": "", "quarantine": []}), sums
 
 
 # ------------------------------------------------------------------------------------------------ damaged files

@@ -13,10 +13,12 @@ import pytest
 from pipeline.manifest import Manifest, load_manifest
 from pipeline.samples.build import build_samples
 from pipeline.samples.division import Options
+from pipeline.samples.store import replaced_files
 from pipeline.simulation.config import SimulationConfig
 from pipeline.simulation.simulate import simulate_logs
 from pipeline.spec.file import load_spec
 from pipeline.spec.parts import BY_DAYS, NO_STAGE, changed_parts
+from pipeline.storage import Folder
 
 LOG = SimulationConfig(
     users=150,
@@ -80,12 +82,16 @@ def edited(text: str, *pairs: str) -> str:
 
 
 def content(store: Path) -> dict[str, object]:
-    """All that a reader can find in a store, but for when it was made; checks what the manifest says of its files."""
+    """All that a reader can find in a store, but for when it was made; checks what the manifest says of its files.
+
+    Files that were replaced and stay for readers are left out.
+    """
     manifest = load_manifest(store)
     sums = {file.path: file.sha256 for file in manifest.files}
     sums |= {vocabulary.path: vocabulary.sha256 for vocabulary in manifest.learned.vocabularies.values()}
     found = {str(p.relative_to(store)): p for p in store.rglob("*") if p.is_file() and ".work" not in p.parts}
-    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+    kept = {file.name for file in replaced_files(manifest, Folder.at(store))}
+    digests = {n: hashlib.sha256(path.read_bytes()).hexdigest() for n, path in found.items() if n not in kept}
     assert sums.items() <= digests.items()
     extra = {name for name in digests.keys() - sums.keys() if not name.startswith("rejected/")}
     assert extra == {"manifest.json", "statistics.json"}
@@ -107,8 +113,9 @@ def stamps(store: Path, below: str) -> Stamps:
 
 def samples_by_day(store: Path) -> dict[str, Stamps]:
     days: dict[str, Stamps] = {}
-    for name, stamp in (stamps(store, ".")).items():
-        if name.startswith("split="):
+    named = load_manifest(store).paths()
+    for name, stamp in stamps(store, ".").items():
+        if name.startswith("split=") and name in named:
             days.setdefault(name.split("date=")[1][:10], {})[name] = stamp
     return days
 

@@ -1,4 +1,4 @@
-"""The log simulator keeps its promises: reproducible, true to its probabilities, and exactly as messy as it says."""
+"""The log simulator is reproducible, true to its probabilities, and exactly as messy as it says."""
 
 import json
 from pathlib import Path
@@ -282,7 +282,7 @@ def test_new_videos_come_each_day_and_are_shown_from_the_next(outcomes: pl.DataF
 
 
 def test_tastes_drift(spec: Spec, tmp_path: Path):
-    """The same person, shown the same video at the same position: without drift only the hour tells days apart."""
+    """The same user is shown the same video on the player page. Without drift only the hour differs between days."""
     spreads = []
     for drift in (0.0, 0.5):
         config = SMALL.model_copy(update={"users": 3, "videos": 3, "new_videos": 0, "drift": drift, **CLEAN})

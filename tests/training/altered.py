@@ -11,7 +11,7 @@ from pipeline.manifest import MANIFEST
 
 
 def altered(samples: Path, store: Path, change: Callable[[pa.Table], pa.Table], files: int | None = None) -> Path:
-    """A store whose first `files` training files, or all, have gone through `change`; the others are links."""
+    """A store whose first `files` training files, or all, were changed by `change`. The other files are links."""
     manifest = json.loads((samples / MANIFEST).read_text())
     for file in manifest["files"]:
         path = store / file["path"]

@@ -1,4 +1,4 @@
-"""What a rank makes of the machine, in a process of its own."""
+"""The cores that a rank takes, seen in a process of its own."""
 
 import os
 import subprocess

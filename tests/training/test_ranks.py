@@ -33,7 +33,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def distance(run: Path, other: Path, table: str) -> float:
-    """Of the weights of a table, on average."""
+    """The mean distance between the weights of a table."""
     here, there = (weights(which)[TABLE.format(table)] for which in (run, other))
     return (here - there).abs().mean().item()
 
@@ -118,7 +118,7 @@ def test_the_plans_are_what_they_are_called(runs: Path):
 
 
 def test_the_tables_matter_to_the_losses(runs: Path):
-    """Otherwise the losses above could not tell whether their updates are right."""
+    """Otherwise the tests above could not tell whether the updates of tables are right."""
     difference = abs(losses(runs / "frozen-1") - losses(runs / "planned-1")) / losses(runs / "planned-1")
     assert difference[10:].max() > 1e-3
     before, after = weights(runs / "frozen-1"), weights(runs / "planned-1")
@@ -128,7 +128,7 @@ def test_the_tables_matter_to_the_losses(runs: Path):
 
 @pytest.mark.parametrize("other", ["longer-3", "grown-2", "shrunk-1"])
 def test_a_run_goes_on_with_other_ranks_and_another_plan(runs: Path, other: str):
-    """Its first epoch was that of 2 ranks, of 1, of 2; every table changes its kind of sharding in one of them."""
+    """The first epochs had 2 ranks, 1 and 2. Every table changes its kind of sharding in one of the runs."""
     one_rank = losses(runs / "longer-1")
     assert len(one_rank) == 40
     np.testing.assert_allclose(losses(runs / other), one_rank, rtol=1e-5)

@@ -38,7 +38,7 @@ def link(samples: Path, store: Path, manifest: dict[str, Any]) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, arguments: Arguments) -> Path:
-    """A run that has not come to its first checkpoint."""
+    """A run before its first checkpoint."""
     folder = tmp_path / "run"
     folder.mkdir()
     tyro.cli(TrainConfig, args=arguments(folder)).save()
@@ -54,7 +54,7 @@ def test_a_run_is_not_overwritten(run: Path, arguments: Arguments):
 def test_a_restart_by_torchrun_takes_up_its_own_run_only(
     run: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
 ):
-    """When a command is refused, torchrun --max-restarts starts it again: that is no --resume."""
+    """torchrun --max-restarts starts a refused command again. That restart must not count as --resume."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     place = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     for name, value in (place | {"TORCHELASTIC_RESTART_COUNT": "1"}).items():
@@ -150,7 +150,7 @@ def test_a_table_too_large_for_this_machine_is_refused(tmp_path: Path, arguments
 def test_too_few_rows_are_refused_before_the_folder_is_made(
     tmp_path: Path, arguments: Arguments, samples: Path, split: str
 ):
-    """Every split is checked at once, not when training first comes to it."""
+    """Every split is checked at the start, not when training first reads it."""
     manifest = json.loads((samples / MANIFEST).read_text())
     manifest["files"] = [file for file in manifest["files"] if file["split"] != split]
     few = link(samples, tmp_path / "samples", manifest)

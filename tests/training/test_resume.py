@@ -1,4 +1,4 @@
-"""A run that was stopped, however, goes on as if it had not been."""
+"""A run that was stopped in any way goes on as if it had never stopped."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ def lines(run: Path) -> list[dict[str, object]]:
 
 
 def losses(run: Path) -> dict[tuple[object, object], object]:
-    """By step and split; a line that is there twice is an error."""
+    """Losses by step and split. A line that occurs twice is an error."""
     found = {(line["step"], line["split"]): line["loss"] for line in lines(run)}
     assert len(found) == len(lines(run))
     return found
@@ -48,14 +48,14 @@ def changed(path: Path, since: int) -> bool:
 
 
 def has_logged(run: Path, step: int) -> Callable[[], bool]:
-    """Whether a process that is started now has come so far."""
+    """Whether a process that is started now has logged a step."""
     now = time.time_ns()
     metrics = run / "metrics.jsonl"
     return lambda: changed(metrics, now) and bool(lines(run)) and int(str(lines(run)[-1]["step"])) >= step
 
 
 def is_saving(run: Path) -> Callable[[], bool]:
-    """Whether a process that is started now has begun to write a checkpoint, which has no name yet."""
+    """Whether a process that is started now has begun to write a checkpoint, under its temporary name."""
     now = time.time_ns()
     return lambda: any(changed(path, now) for path in (run / "checkpoints").glob(".step-*.partial/*"))
 
@@ -131,7 +131,7 @@ def test_sudden_deaths_leave_no_trace_in_the_result(
         assert killed.wait() == [-signal.SIGKILL], killed.output()
         left += half_written(run)
         assert not any(damage(checkpoint) for checkpoint in complete_checkpoints(run))
-    assert left  # or none was killed while it saved
+    assert left  # at least one was killed while it saved
     done = launch(0, [words])
     assert done.wait() == [0], done.output()
     assert "resuming from" in done.output()

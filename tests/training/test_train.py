@@ -64,7 +64,7 @@ def test_patience_ends_a_run_and_the_best_checkpoint_predicts(tmp_path: Path, ar
 def test_a_signal_at_a_step_with_a_validation_does_not_cancel_it(
     tmp_path: Path, arguments: Arguments, number: signal.Signals, status: int
 ):
-    """A resumed run would leave it out, and could miss its best checkpoint."""
+    """A resumed run would not make up for it, and could miss its best checkpoint."""
     usual = signal.getsignal(number)
 
     def send() -> None:

@@ -1,4 +1,4 @@
-"""Ranks whose shares of the data differ, as real processes: they end together, and every row counts once."""
+"""Real ranks with shares of different size end together, and every row counts once."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pipeline.columns import WEIGHT, mask_column, scene_column
 from pipeline.manifest import load_manifest
 from tests.training.altered import altered
 
-ROWS = 1009  # of the first file; a prime, as little divisible by batches and ranks as can be
+ROWS = 1009  # of the first file; a prime, so that neither batches nor ranks divide it
 
 
 @pytest.mark.slow

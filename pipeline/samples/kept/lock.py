@@ -28,6 +28,8 @@ def locked(store: Folder) -> Iterator[None]:
         yield
         return
     lock = Path(store.path) / WORK / "lock"
+    if lock.parent.is_symlink():
+        raise StrataError("is a symbolic link, which no build follows", where=lock.parent, fix="put a folder there")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
@@ -64,8 +66,7 @@ def _forget_uncommitted(store: Folder) -> None:
         if boot and mark.read_text() == boot:
             return  # killed: the machine stayed up, and so did what it was told to write
         since = mark.stat().st_mtime - CLOCK_ERROR_S
-        for receipt in (Path(store.path) / WORK).rglob(RECEIPT):
-            if receipt.stat().st_mtime >= since:
-                receipt.unlink()
+        receipts = [f.name for f in store.files(through_links=False) if f.name.endswith(f"/{RECEIPT}")]
+        store.delete([name for name in receipts if (Path(store.path) / name).stat().st_mtime >= since])
         os.sync()  # before the mark gets a later time, by which these receipts would look old
     store.write(UNCOMMITTED, boot.encode())

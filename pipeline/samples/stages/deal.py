@@ -7,6 +7,7 @@ like have no user: they go to partition 0, and profiles have no day.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -79,7 +80,7 @@ class DealTask:
         timed = self.spec.logs.timed().get(self.name)
         return timed.time if timed else None
 
-    @property
+    @cached_property
     def results(self) -> Results:
         parts = digest_of_parts("dealt", self.spec, self.spec.logs.key_in_spec(self.name))
         return results(self.store, "dealt", self.name, key_of(parts, self.file.info, self.partitions))

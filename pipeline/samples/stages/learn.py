@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 import polars as pl
 
@@ -38,7 +39,7 @@ class LearnTask:
     drafts: tuple[Results, ...]
     days: tuple[date, ...]
 
-    @property
+    @cached_property
     def results(self) -> Results:
         own = "features.*" if self.name == NORMALISERS else f"tables.{self.name}"
         parts = digest_of_parts("learned", self.spec, own)

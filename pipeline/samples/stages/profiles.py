@@ -1,6 +1,7 @@
 """Second stage: profiles with one row per key, or per key and beginning of validity."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import polars as pl
 
@@ -35,7 +36,7 @@ class ProfileTask:
     def profile(self) -> Profile:
         return self.spec.logs.profiles[self.name]
 
-    @property
+    @cached_property
     def results(self) -> Results:
         parts = digest_of_parts("profiles", self.spec, self.spec.logs.key_in_spec(self.name))
         return results(self.store, "profiles", self.name, key_of(parts, [piece.key for piece in self.pieces]))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 import polars as pl
 
@@ -40,7 +41,7 @@ class SumDayTask:
     day: date
     files: tuple[CountFile, ...]
 
-    @property
+    @cached_property
     def results(self) -> Results:
         key = key_of(digest_of_parts("daily", self.spec), sorted(part.digest for part in self.files))
         return results(self.store, "daily", f"{self.by}/{self.day}", key)
@@ -56,7 +57,7 @@ class SumWindowsTask:
     day: date
     files: tuple[CountFile, ...]
 
-    @property
+    @cached_property
     def results(self) -> Results:
         parts = [(part.back, part.digest) for part in self.files]
         key = key_of(digest_of_parts("windows", self.spec), parts)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 
 import polars as pl
 
@@ -57,7 +58,7 @@ class Unit:
     def name(self) -> str:
         return f"{self.day}/{self.partition:04d}"
 
-    @property
+    @cached_property
     def attributed(self) -> Results:
         rows = {
             table: {str(day): [piece.key for piece in pieces] for day, pieces in sorted(days.items())}
@@ -72,7 +73,7 @@ class Unit:
         rules = digest_of_parts("attributed", self.spec)
         return key_of(rules, shown, {name: content_digest(events) for name, events in outcomes.items()})
 
-    @property
+    @cached_property
     def profiled(self) -> Results:
         profiles = {name: lies_in.key for name, lies_in in self.profiles.items()}
         rules = digest_of_parts("profiled", self.spec)
@@ -91,7 +92,7 @@ class CountTask:
     attributed: str
     profiled: dict[str, str]
 
-    @property
+    @cached_property
     def results(self) -> Results:
         spec = self.unit.spec
         key = key_of(digest_of_parts("counted", spec), self.attributed, self.profiled)

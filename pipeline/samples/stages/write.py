@@ -4,6 +4,7 @@ import hashlib
 import io
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -45,7 +46,7 @@ class EncodeTask:
     learned: dict[str, tuple[Results, LearnedPart]]
     splits: dict[date, SplitName]
 
-    @property
+    @cached_property
     def results(self) -> Results:
         learned = {name: part.digest for name, (_, part) in self.learned.items()}
         splits = {str(day): split for day, split in self.splits.items()}

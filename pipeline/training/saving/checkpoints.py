@@ -12,11 +12,12 @@ import shutil
 from pathlib import Path
 
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.atomic import replace_file
 from pipeline.errors import StrataError
-from pipeline.storage import flush_folder
+from pipeline.json_files import load_json
+from pipeline.storage import Folder, flush_folder
 from pipeline.training.processes import Rank
 from pipeline.training.saving.tensor_files import SUFFIX
 
@@ -63,14 +64,7 @@ def read_progress(checkpoint: Path) -> Progress:
     """Raises StrataError if its file is damaged."""
     if reason := _damage(checkpoint, PROGRESS, _sums(checkpoint)):
         raise _damaged(checkpoint, reason)
-    try:
-        return Progress.model_validate_json((checkpoint / PROGRESS).read_bytes())
-    except ValidationError as error:
-        raise StrataError(
-            f"not a checkpoint of this version ({str(error).splitlines()[0]})",
-            where=checkpoint,
-            fix="train the model again",
-        ) from None
+    return load_json(Progress, Folder.at(checkpoint), PROGRESS, what="a checkpoint", fix="train the model again")
 
 
 def best_checkpoint(run: Path) -> Path:
@@ -165,10 +159,10 @@ def newest_sound(run: Path, rank: Rank) -> tuple[Path | None, dict[Path, str]]:
 def sweep(run: Path, damaged: dict[Path, str]) -> None:
     """Deletes what killed processes left behind, and renames damaged checkpoints so that no later run tries them."""
     for path in (run / "checkpoints").glob(".step-*"):
-        shutil.rmtree(path)
+        _remove(path)
     for path in damaged:
         aside = path.with_name(f"{path.name}.damaged")
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
         path.rename(aside)
 
 
@@ -201,6 +195,14 @@ def _superfluous(run: Path, keep: int) -> list[Path]:
 def _delete(checkpoint: Path) -> None:
     """Renames the folder first: a half-deleted checkpoint must not look like a complete one."""
     aside = checkpoint.with_name(f".{checkpoint.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
+    _remove(aside)
     os.rename(checkpoint, aside)
-    shutil.rmtree(aside)
+    _remove(aside)
+
+
+def _remove(folder: Path) -> None:
+    """A folder and all in it; of a symbolic link nothing but the link."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)

@@ -29,11 +29,11 @@ class DenseConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Before warm-up and decay."""
+    """Learning rate of Adam, before warm-up and decay."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled from the gradient, as in AdamW."""
+    """Weight decay, decoupled from the gradient as in AdamW."""
     precision: DensePrecision = "auto"
-    """Of the dense network's products: auto takes bf16 where the hardware multiplies it and the network is large."""
+    """Precision of the dense network's products; auto is bf16 if the hardware multiplies it and the network gains."""
 
 
 class ScheduleConfig(BaseModel):
@@ -44,7 +44,7 @@ class ScheduleConfig(BaseModel):
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of all steps over which the rates grow from 0, linearly."""
     decay: Literal["none", "linear", "cosine"] = "cosine"
-    """How they fall after that."""
+    """How the rates fall after the warm-up."""
     final: float = Field(default=0.05, ge=0, le=1)
     """Share of the full rates that is left at the last step."""
 

@@ -22,33 +22,33 @@ class TablesConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     learning_rate: float = Field(default=0.02, gt=0)
-    """Of row-wise Adagrad, before warm-up and decay."""
+    """Learning rate of row-wise Adagrad, before warm-up and decay."""
     init_std: float = Field(default=0.05, ge=0)
     """Standard deviation of the normal distribution that fills the tables at the start."""
     weights: TablePrecision = "fp32"
-    """Of the tables in memory; a CPU has no bf16. Updates are computed in fp32 and rounded: at random on CUDA, which
-    keeps their mean, to the nearest on a CPU, which loses the smallest. Replicated tables stay fp32, and with less than
-    fp32 the planner replicates none by itself."""
+    """Precision of the tables in memory; bf16 needs CUDA. Updates are computed in fp32 and rounded. CUDA rounds at
+    random, which keeps their mean; a CPU rounds to the nearest, which loses the smallest. Replicated tables stay fp32.
+    With less than fp32 the planner replicates a table only if --tables.overrides says so."""
     sharding: tuple[Sharding, ...] = Field(default=("table_wise", "row_wise", "data_parallel"), min_length=1)
-    """What the planner may choose from for a table: whole on one rank (table_wise), its rows divided among all ranks
-    (row_wise) or those of one machine (table_row_wise), its columns divided (column_wise), a copy on every rank
-    (data_parallel)."""
+    """The kinds of sharding that the planner may choose from for a table: the table on one rank (table_wise), its rows
+    divided among all ranks (row_wise) or among those of one machine (table_row_wise), its columns divided
+    (column_wise), or a copy on every rank (data_parallel)."""
     overrides: dict[str, Sharding] = {}
     """Tables whose sharding is fixed, as in `--tables.overrides user row_wise page data_parallel`."""
     column_width: PositiveInt = Field(default=32, multiple_of=4)
-    """Least columns of a shard of column_wise; a table too narrow for two stays whole. Each shard of a row learns at a
-    rate of its own, so that column_wise alone gives, after the first step, slightly other results than the rest."""
+    """Least columns of a column_wise shard; a table too narrow for two shards stays undivided. Each shard of a row has
+    its own learning rate. So column_wise gives slightly other results than the other kinds, from the second step on."""
     kernels: tuple[Kernel, ...] = Field(default=("fused",), min_length=1)
-    """Where a sharded table may be, for the planner to choose: on the device (fused), in the machine's memory with the
-    hottest rows in a cache on the device (fused_uvm_caching), or there without one (fused_uvm). Only CUDA has the
-    latter two."""
+    """Where the planner may put a sharded table: on the device (fused), in the machine's memory with a cache of its
+    most used rows on the device (fused_uvm_caching), or in the machine's memory alone (fused_uvm). The last two need
+    CUDA."""
     kernel_overrides: dict[str, Kernel] = {}
     """Tables whose kernel is fixed, as in `--tables.kernel-overrides video fused_uvm_caching`."""
     cache_load_factor: float = Field(default=0.2, gt=0, lt=1)
     """Share of a table's rows that the cache of fused_uvm_caching holds."""
     communication: TablePrecision = "fp32"
-    """Of embeddings and their gradients on the way between ranks; a CPU has no bf16. The gradients of the dense part
-    and of replicated tables stay fp32."""
+    """Precision of embeddings and their gradients on the way between ranks; bf16 needs CUDA. The gradients of the dense
+    part and of replicated tables stay fp32."""
 
     def kinds(self, table: str, ranks: int) -> list[str]:
         """The kinds of sharding that the planner may use for a table."""

@@ -30,7 +30,7 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 def describe_plan(
     chosen: Sequence[ShardingOption], options: Sequence[ShardingOption], config: TablesConfig, inputs: PlanInputs
 ) -> str:
-    """`chosen` has one option for each table, with ranks; `options` are all that the planner could choose from."""
+    """The text of a plan. `chosen` has one option for each table; `options` are all that the planner could choose."""
     rows = [HEADER, *(_row(option, config, inputs) for option in chosen)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

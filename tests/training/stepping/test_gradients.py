@@ -1,4 +1,4 @@
-"""The dense network's gradients, by slices and in bf16, against one plain backward pass."""
+"""The dense network's gradients, in slices and in bf16, against one plain backward pass."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""A step never waits for the device. Tensors on the device "meta" have no values, so that asking for one fails."""
+"""A step never waits for the device. Tensors on the device "meta" have no values, so reading one fails."""
 
 from collections.abc import Iterator
 from pathlib import Path

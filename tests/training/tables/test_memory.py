@@ -68,7 +68,7 @@ def test_this_machine_has_some():
 
 
 def test_the_dense_part_is_its_parameters_four_times_and_what_a_step_keeps(manifest: Manifest):
-    """The activations are those of a real forward pass over as many rows, with numbers in place of embeddings."""
+    """The activations are those of a real forward pass over as many rows, with random numbers as embeddings."""
     config = ModelConfig(head="mmoe", expert=(32, 16), dropout=0.1, norm="layer")
     ranker = Ranker(manifest.spec, manifest.learned.table_rows, config, torch.device("meta"))
     dense = [p for name, p in ranker.named_parameters() if not name.startswith("embeddings.")]

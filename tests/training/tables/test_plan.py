@@ -1,4 +1,4 @@
-"""Plans for machines that need not be there: nothing is allocated, and no process group is joined."""
+"""Plans for machines that need not exist: nothing is allocated, and no process group is joined."""
 
 from collections.abc import Callable
 from dataclasses import replace

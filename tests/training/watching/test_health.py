@@ -1,4 +1,4 @@
-"""What a validation warns about although the loss is a number."""
+"""Warnings of a validation whose loss is finite."""
 
 import json
 from collections.abc import Callable, Iterator

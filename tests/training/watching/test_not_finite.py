@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite, on real ranks: skipped, counted, and in the end explained."""
+"""Steps whose loss or gradient is not finite, on real ranks: they are skipped, counted and in the end explained."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def clicks_missing(table: pa.Table) -> pa.Table:
 def test_a_step_that_is_not_finite_is_skipped_by_all_ranks_and_counted(
     tmp_path: Path, arguments: Callable[..., list[str]], train_all, samples: Path, ranks: int
 ):
-    """One row of one file spoils one step; the others train as ever, and what it would have changed stays."""
+    """One row of one file spoils one step. That step changes nothing, and all other steps train."""
     spoilt = altered(samples, tmp_path / "samples", first_row_infinite, files=1)
     train_all(ranks, [arguments(tmp_path / "run", f"--samples {spoilt}")])
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -78,7 +78,7 @@ def test_many_in_a_row_end_the_run_and_name_objective_scene_and_samples(
 
 
 def test_a_resumed_run_goes_on_counting(tmp_path: Path, arguments: Callable[..., list[str]], samples: Path):
-    """The run ends after the fifth bad step in a row; the one that goes on from the fourth has one left."""
+    """A run ends after the fifth bad step in a row. Resumed after the fourth, it ends after one more."""
     spoilt = altered(samples, tmp_path / "samples", clicks_missing)
     options = f"--samples {spoilt} --loop.bad-steps 5 --checkpoints.every 4"
     for resume in ("", "--resume"):

@@ -1,4 +1,4 @@
-"""All that the warnings and the page are made of, measured once."""
+"""The figures behind the warnings and the page, computed once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ from pipeline.statistics import Statistics
 
 
 @dataclass(frozen=True)
-class Measures:
-    """Exact totals per split; from the sample the PSI per feature, and per objective the AUC of each feature alone.
-
-    `abnormal_days` has the rows of a day over those of the median day.
-    """
+class Summary:
+    """The figures of a store. Totals and days are exact; drift and separations come from a sample of the rows."""
 
     totals: dict[SplitName, Totals]
     abnormal_days: dict[str, float]
+    """The rows of an abnormal day over those of the median day, by date."""
     drift: dict[str, float]
+    """The PSI of each feature."""
     separations: dict[str, dict[str, float]]
+    """The AUC of each feature alone against the label of each objective, by objective, then by feature."""
 
 
-def measure(store: Path, manifest: Manifest, statistics: Statistics) -> Measures:
+def summarise(store: Path, manifest: Manifest, statistics: Statistics) -> Summary:
     """Raises LocalError if a file of the store cannot be read."""
-    of: list[SplitName] = ["train", "test"]
+    compared: list[SplitName] = ["train", "test"]
     with ThreadPoolExecutor() as pool:
-        train, test = pool.map(partial(read_sample, store, manifest), of)
+        train, test = pool.map(partial(read_sample, store, manifest), compared)
         drift = pool.submit(population_stability, manifest.spec, train, test)
-        return Measures(
+        return Summary(
             totals=split_totals(statistics),
             abnormal_days=abnormal_days({day.date: day.rows for day in statistics.days}),
             separations=separations(manifest.spec, train),
