@@ -6,13 +6,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from pipeline.samples.plan import KeptPlan
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import StrataError
 from pipeline.json_files import load_json, sealed
 from pipeline.manifest import MANIFEST, load_manifest
 from pipeline.samples.kept.results import Receipt, results
-from pipeline.samples.plan import KeptPlan
 from pipeline.statistics import STATISTICS, load_statistics
 from pipeline.storage import Folder
 from pipeline.training.config import CONFIG, load_config

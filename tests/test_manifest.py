@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.batches.mapping import Encoding
 from pipeline.errors import LocalError, StrataError
 from pipeline.manifest import MANIFEST, Manifest, check_file, load_manifest
-from pipeline.training.warm_start import keep_vocabularies
 
 OUTSIDE = [
     "/etc/passwd",
@@ -101,14 +101,14 @@ def test_a_missing_vocabulary_is_named(store: Path, manifest: Manifest) -> None:
         load_manifest(store)
 
 
-def test_a_copy_is_checked_and_the_file_of_the_store_is_named(store: Path, manifest: Manifest, tmp_path: Path) -> None:
-    vocabulary = next(iter(manifest.learned.vocabularies.values()))
-    path = store / vocabulary.path
-    keep_vocabularies(store, manifest, tmp_path / "run")
+def test_a_damaged_vocabulary_is_named(store: Path, manifest: Manifest) -> None:
+    table, vocabulary = next(iter(manifest.learned.vocabularies.items()))
+    path, encoding = store / vocabulary.path, Encoding(store, manifest)
     content = path.read_bytes()
+    assert encoding.vocabulary_path(table) == path
     path.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
     with pytest.raises(LocalError, match=f"^{path}: is not what was written"):
-        keep_vocabularies(store, manifest, tmp_path / "run")
+        encoding.vocabulary_path(table)
     path.write_bytes(content)
     check_file(path, vocabulary.sha256)
 

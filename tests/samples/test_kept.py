@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from pipeline.samples.plan import Options
 
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
@@ -15,7 +16,6 @@ from pipeline.samples.build import build_samples
 from pipeline.samples.kept.lock import UNSETTLED
 from pipeline.samples.kept.repair import forget_damaged
 from pipeline.samples.kept.results import DamagedResult, Receipt, results
-from pipeline.samples.plan import Options
 from pipeline.simulation.config import SimulationConfig
 from pipeline.simulation.simulate import simulate_logs
 from pipeline.spec.file import load_spec
