@@ -23,7 +23,7 @@ from pipeline.samples.stages.profiles import Prepared, ProfileTask
 from pipeline.samples.stages.sum_counters import SumDayTask, Summed, SumWindowsTask
 from pipeline.samples.stages.units import Attribution, Unit, UnitDone
 from pipeline.samples.stages.write import Encoded, EncodeTask
-from pipeline.samples.store import summarise, write_store, write_vocabularies
+from pipeline.samples.store import statistics_of_days, write_store, write_vocabularies
 from pipeline.spec.features import HashTable
 from pipeline.spec.parts import samples_fingerprint
 from pipeline.spec.spec import Spec
@@ -57,7 +57,7 @@ class BuildResults:
 
     @cached_property
     def summary(self) -> tuple[dict[str, dict[SplitName, LabelStatistics]], dict[date, DayStatistics]]:
-        return summarise(self.tally, self.splits, self.spec)
+        return statistics_of_days(self.tally, self.splits, self.spec)
 
     def check(self) -> None:
         """Raises StrataError for bad sample weights, scenes without rows, and labels that teach nothing."""

@@ -14,7 +14,7 @@ from pipeline.errors import StrataError
 from pipeline.json_files import sealed
 from pipeline.manifest import MANIFEST, LabelStatistics, Manifest, SplitName, Vocabulary, read_manifest
 from pipeline.raw.reading import REJECTED
-from pipeline.samples.kept.lock import commit
+from pipeline.samples.kept.lock import flush_kept_work
 from pipeline.samples.kept.results import RECEIPT, WORK, Results
 from pipeline.spec.spec import Spec
 from pipeline.statistics import STATISTICS, DayStatistics, SceneStatistics, Statistics
@@ -65,7 +65,7 @@ def write_store(
     for name, parts in rejected.items():
         store.write(f"rejected/{name}.parquet", partial(_write_parts, parts))
     store.write(STATISTICS, sealed(statistics.model_dump_json(indent=1).encode()))
-    commit(store)
+    flush_kept_work(store)
     before = _named_before(store)
     store.write(MANIFEST, manifest.as_file())
 
@@ -94,7 +94,7 @@ def replaced_files(manifest: Manifest, store: Folder) -> list[FileInfo]:
     return [f for f in store.files(through_links=False) if f.name.startswith(OURS) and f.name not in named]
 
 
-def summarise(
+def statistics_of_days(
     tally: pl.DataFrame, splits: dict[date, SplitName], spec: Spec
 ) -> tuple[dict[str, dict[SplitName, LabelStatistics]], dict[date, DayStatistics]]:
     """Label statistics by objective and split, and what there is to say of every day but for vocabularies."""

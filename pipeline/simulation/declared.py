@@ -32,7 +32,7 @@ PROFILES = {
 TRUTH = "truth"
 
 
-def check_tables(spec: Spec) -> None:
+def check_declared_tables(spec: Spec) -> None:
     """Raises StrataError if the spec declares a table, a column or a place that the simulator cannot write."""
     possible = EVENT_LOGS | PROFILES
     folders = {TRUTH}

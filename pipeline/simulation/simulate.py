@@ -12,7 +12,7 @@ from pipeline.atomic import new_folder
 from pipeline.errors import StrataError
 from pipeline.simulation.behaviour import EFFECTS, Behaviour
 from pipeline.simulation.config import SimulationConfig
-from pipeline.simulation.declared import EVENT_LOGS, TRUTH, check_tables
+from pipeline.simulation.declared import EVENT_LOGS, TRUTH, check_declared_tables
 from pipeline.simulation.events import draw_day_part
 from pipeline.simulation.mess import deliver
 from pipeline.simulation.population import draw_users, draw_videos, generator
@@ -39,7 +39,7 @@ def simulate_logs(config: SimulationConfig, spec: Spec, out: Path) -> dict[str, 
     empty; and if the disk is full. After an error or an interruption `out` is as it was. Memory grows with users and
     videos, not with impressions.
     """
-    check_tables(spec)
+    check_declared_tables(spec)
     dates = [config.start_date + datetime.timedelta(days=day) for day in range(config.days + 1)]
     midnights = _midnights_ms(dates, spec.logs.timezone)
     try:

@@ -1,8 +1,8 @@
-"""One build at a time in a store, which trusts what earlier ones left: unless the machine went down in the middle.
+"""One build at a time in a store, and kept work that survives the machine going down.
 
-The store's own files are flushed to the disk one by one. Kept results are not, as that took a fifth of a build's time:
-they survive any death of the process, and `commit` flushes them together before the manifest names anything. If a
-build ends without that and the machine then goes down, the results since its start are made again.
+The store's own files are flushed to the disk one by one. Kept results are not: that took a fifth of a build's time. They
+survive the death of the process, and `flush_kept_work` flushes all of them before the manifest names anything. If a
+build ends without that, and the machine then goes down, the results since its start are made again.
 """
 
 import fcntl
@@ -47,13 +47,13 @@ def locked(store: Folder) -> Iterator[None]:
 
 
 def flush_meanwhile(store: Folder) -> None:
-    """Flushes what has been made so far, while the next stage is at work: then `commit` need not wait long."""
+    """Flushes what there is so far while the next stage works, so that `flush_kept_work` need not wait long."""
     if store.is_local:
         threading.Thread(target=os.sync, daemon=True).start()
 
 
-def commit(store: Folder) -> None:
-    """Flushes all that the build has made on this machine; a cluster's file system flushes what other nodes close."""
+def flush_kept_work(store: Folder) -> None:
+    """Flushes all that the build has made on this machine. A cluster's file system flushes what other nodes close."""
     if store.is_local:
         os.sync()
         (Path(store.path) / UNCOMMITTED).unlink(missing_ok=True)

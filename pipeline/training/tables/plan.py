@@ -52,7 +52,7 @@ def plan_together(
     `batch_size` is that of all ranks together. The tables of `ranker` get their precision and their optimiser. Raises
     StrataError, on every rank, if the device cannot do what the configuration asks, or the model does not fit.
     """
-    prepare(ranker, config, rank.device.type)
+    prepare_tables(ranker, config, rank.device.type)
     of_first_rank: list[TablePlan | StrataError | None] = [None]
     if rank.first:
         try:
@@ -68,7 +68,7 @@ def plan_together(
     return plan
 
 
-def prepare(ranker: Ranker, config: TablesConfig, device: str) -> None:
+def prepare_tables(ranker: Ranker, config: TablesConfig, device: str) -> None:
     """Gives the tables their precision and their optimiser. The planner needs both to count memory."""
     names = [table.name for table in ranker.embeddings.tables.embedding_bag_configs()]
     check_tables(config, names, device)

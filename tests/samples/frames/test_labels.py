@@ -10,7 +10,7 @@ from pipeline.manifest import LabelStatistics, SplitName
 from pipeline.samples.frames.dictionary import dictionary_encode
 from pipeline.samples.frames.labels import KEEP, WANTED, append_labels, bad_label, learned_rows
 from pipeline.samples.frames.tallies import SLOT, add_tallies, tallies
-from pipeline.samples.store import summarise
+from pipeline.samples.store import statistics_of_days
 from pipeline.spec.objectives import BinaryObjective, RegressionObjective
 from pipeline.spec.spec import Spec
 
@@ -112,7 +112,7 @@ def test_statistics_are_those_of_the_rows_that_learn() -> None:
     train, test = date(2026, 3, 1), date(2026, 3, 2)
     samples = labelled(of).with_columns(pl.lit(0).alias(SLOT), feature_user=1, day=pl.Series([train] * 4 + [test] * 4))
     parts = [tallies(dictionary_encode(part, of), {}, of).tally for part in (samples[:2], samples[2:7], samples[7:])]
-    labels, days = summarise(add_tallies(parts), {train: "train", test: "test"}, of)
+    labels, days = statistics_of_days(add_tallies(parts), {train: "train", test: "test"}, of)
     nothing = {"rows": 0, "mean": None, "min": None, "max": None}
     assert {name: {split: s.model_dump() for split, s in of_name.items()} for name, of_name in labels.items()} == {
         "click": {

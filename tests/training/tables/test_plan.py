@@ -12,7 +12,7 @@ from models.ranker import Ranker
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.training.tables.config import TablesConfig
-from pipeline.training.tables.plan import make_plan, prepare, sharder
+from pipeline.training.tables.plan import make_plan, prepare_tables, sharder
 from pipeline.training.tables.plan_inputs import PlanInputs
 
 GB = 10**9
@@ -43,7 +43,7 @@ def plan(manifest: Manifest) -> Plan:
         config = TablesConfig.model_validate(options)
         sizes = manifest.learned.table_rows | (rows or {})
         ranker = Ranker(manifest.spec, sizes, ModelConfig(), torch.device("meta"))
-        prepare(ranker, config, inputs.device)
+        prepare_tables(ranker, config, inputs.device)
         made = make_plan(ranker, config, inputs)
         (module,) = made.sharding.plan.values()
         assert isinstance(module, dict)
