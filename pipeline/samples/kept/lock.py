@@ -1,8 +1,8 @@
 """One build at a time in a store, and kept work that survives the machine going down.
 
-The store's own files are flushed to the disk one by one. Kept results are not: that took a fifth of a build's time. They
-survive the death of the process, and `flush_kept_work` flushes all of them before the manifest names anything. If a
-build ends without that, and the machine then goes down, the results since its start are made again.
+The store's own files are flushed to the disk one by one. Kept results are not: that took a fifth of a build's time.
+They survive the death of the process, and `flush_kept_work` flushes all of them before the manifest names anything. If
+a build ends without that, and the machine then goes down, the results since its start are made again.
 """
 
 import fcntl
