@@ -10,7 +10,7 @@ from pipeline.errors import StrataError, invalid_file
 from pipeline.storage import Folder
 
 Model = TypeVar("Model", bound=BaseModel)
-DIGEST = re.compile(rb'\{\s*"sha256":\s*"([^"]*)",')
+DIGEST = re.compile(rb'\{[ \t\r\n]*"sha256":[ \t\r\n]*"([^"]*)",')
 
 
 def sealed(content: bytes) -> bytes:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.atomic import replace_file
+from pipeline.atomic import new_folder, replace_file
 from pipeline.errors import StrataError
 
 
@@ -29,3 +29,18 @@ def test_a_rename_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(StrataError, match="cannot be written"):
         replace_file(tmp_path / "report.html", b"page")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_new_folder_empties_none_behind_a_symbolic_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("of someone else")
+    (tmp_path / ".report.partial").symlink_to(outside)
+    with new_folder(tmp_path / "report") as folder:
+        (folder / "page").touch()
+    assert not (tmp_path / ".report.partial").is_symlink()
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["page"]
+    (tmp_path / "link").symlink_to(outside)
+    with pytest.raises(StrataError, match="link: is a symbolic link"), new_folder(tmp_path / "link"):
+        pass
+    assert (outside / "file").read_text() == "of someone else"

@@ -16,10 +16,6 @@ NEWCOMERS_ROW = re.compile(r"^\| (?P<question>.+\?) \| `(?P<file>[^`]+)` \|$", r
 COMMAND = re.compile(r"^ {4}\S*(?:python|torchrun)\b.*?(?P<script>\S+\.py)\b", re.MULTILINE)
 
 
-# Comes with the Python API.
-COMING = "docs/notebook.md"
-
-
 def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
@@ -27,12 +23,12 @@ def name(page: Path) -> str:
 def missing_links(page: Path) -> Iterator[str]:
     for target in LINK.findall(page.read_text()):
         file = (page.parent / target).resolve()
-        if "://" not in target and not file.exists() and name(file) != COMING:
+        if "://" not in target and not file.exists():
             yield target
 
 
 def missing_files(text: str) -> set[str]:
-    return {path for path in REPOSITORY_PATH.findall(text) if not (ROOT / path).exists() and path != COMING}
+    return {path for path in REPOSITORY_PATH.findall(text) if not (ROOT / path).exists()}
 
 
 def test_the_readme_has_at_most_150_lines_of_at_most_120_characters() -> None:

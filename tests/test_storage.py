@@ -155,6 +155,40 @@ def test_files_that_are_being_written_are_not_listed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
 
 
+@pytest.fixture
+def linked(tmp_path: Path) -> tuple[Folder, Path]:
+    """A store with a link to a folder outside, whose files have names such as the store gives its own; and that one."""
+    outside = tmp_path / "outside"
+    for name in ("part-1.parquet", "receipt.json", f"{ASIDE}1-part-2.parquet", "below/receipt.json"):
+        Folder.at(outside).write(name, b"of someone else")
+    store = Folder.at(tmp_path / "store")
+    store.write("split=train/date=2026-03-01/part-1.parquet", b"x")
+    (tmp_path / "store/split=train/date=2026-03-02").symlink_to(outside)
+    (tmp_path / "store/split=train/one.parquet").symlink_to(outside / "part-1.parquet")
+    (tmp_path / "store/split=train/dangling.parquet").symlink_to(outside / "nowhere")
+    (tmp_path / f"store/{ASIDE}9-one").symlink_to(outside / "part-1.parquet")
+    return store, outside
+
+
+def test_nothing_is_deleted_behind_a_symbolic_link(linked: tuple[Folder, Path]) -> None:
+    store, outside = linked
+    before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+    assert len(before) == 4
+    behind = [f"split=train/date=2026-03-02/{name}" for name in ("part-1.parquet", "receipt.json")]
+    assert set(behind) < {file.name for file in store.files()}  # as raw logs may be read
+    own = [file.name for file in store.files(through_links=False)]
+    assert own == [
+        "split=train/dangling.parquet",
+        "split=train/date=2026-03-01/part-1.parquet",
+        "split=train/one.parquet",
+    ]
+    store.sweep()
+    assert not Path(store.path, f"{ASIDE}9-one").is_symlink()
+    store.delete([*own, *behind])
+    assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
+    assert [path.name for path in Path(store.path, "split=train").iterdir()] == ["date=2026-03-02"]
+
+
 def test_deleting_takes_empty_folders_along(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path / "store")
     for name in ("a/b/c/one", "a/two"):

@@ -112,7 +112,7 @@ def _options(main: Callable[..., object]) -> list[str]:
         try:
             tyro.cli(main, args=["--help"])
         except SystemExit:
-            return sorted({option for line in said.getvalue().splitlines() for option in OPTION.findall(line)[:1]})
+            return sorted({option.rstrip(".") for option in OPTION.findall(said.getvalue())})
     raise AssertionError("tyro leaves after --help")
 
 

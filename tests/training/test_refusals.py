@@ -1,9 +1,7 @@
 """What a run refuses before it has written anything."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,6 +15,7 @@ from pipeline.training.predict import predict
 from pipeline.training.processes import Job
 from pipeline.training.saving.checkpoints import Progress, commit
 from pipeline.training.train import train
+from tests.training.altered import linked, manifest_content
 
 Arguments = Callable[..., list[str]]
 
@@ -25,15 +24,6 @@ def refusal(arguments: list[str]) -> str:
     with pytest.raises(StrataError) as caught:
         train(tyro.cli(TrainConfig, args=arguments))
     return str(caught.value)
-
-
-def link(samples: Path, store: Path, manifest: dict[str, Any]) -> Path:
-    """A store with another manifest, of the same files."""
-    for file in manifest["files"]:
-        (store / file["path"]).parent.mkdir(parents=True, exist_ok=True)
-        (store / file["path"]).symlink_to(samples / file["path"])
-    (store / MANIFEST).write_text(json.dumps(manifest))
-    return store
 
 
 @pytest.fixture
@@ -136,9 +126,9 @@ def test_what_a_cpu_cannot_do_with_tables_is_refused(tmp_path: Path, arguments: 
 
 def test_a_table_too_large_for_this_machine_is_refused(tmp_path: Path, arguments: Arguments, samples: Path):
     """Its weights would take 6.4 TB, its sums 0.4, and both have a copy."""
-    manifest = json.loads((samples / MANIFEST).read_text())
+    manifest = manifest_content(samples)
     manifest["learned"]["table_rows"]["user"] = 10**11
-    large = link(samples, tmp_path / "samples", manifest)
+    large = linked(samples, tmp_path / "samples", manifest)
     message = refusal(arguments(tmp_path / "run", f"--samples {large}"))
     assert message.startswith(
         "--tables: do not fit: at least 13.6 TB needed for 1 rank on cpu together, with copies for checkpoints (largest"
@@ -151,18 +141,16 @@ def test_too_few_rows_are_refused_before_the_folder_is_made(
     tmp_path: Path, arguments: Arguments, samples: Path, split: str
 ):
     """Every split is checked at the start, not when training first reads it."""
-    manifest = json.loads((samples / MANIFEST).read_text())
+    manifest = manifest_content(samples)
     manifest["files"] = [file for file in manifest["files"] if file["split"] != split]
-    few = link(samples, tmp_path / "samples", manifest)
+    few = linked(samples, tmp_path / "samples", manifest)
     message = refusal(arguments(tmp_path / "run", f"--samples {few}"))
     assert f"rows of the {split} split in batches of" in message
     assert not (tmp_path / "run").exists()
 
 
 def test_a_split_without_rows_is_not_predicted(tmp_path: Path, run: Path, samples: Path):
-    few = tmp_path / "samples"
-    few.mkdir()
-    (few / MANIFEST).write_text(json.dumps(json.loads((samples / MANIFEST).read_text()) | {"files": []}))
+    few = linked(samples, tmp_path / "samples", manifest_content(samples) | {"files": []})
     with pytest.raises(StrataError, match=f"{few}: has no rows of the test split; evaluate another split"):
         predict(run, few, "test", tmp_path / "predictions")
     assert not (tmp_path / "predictions").exists()

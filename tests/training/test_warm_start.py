@@ -22,6 +22,7 @@ from pipeline.training.saving.checkpoints import best_checkpoint, read_progress
 from pipeline.training.saving.tensor_files import StoredTensors, TensorShard, write_tensors
 from pipeline.training.train import train
 from pipeline.training.warm_start import fill_table
+from tests.training.altered import manifest_content
 
 Arguments = Callable[..., list[str]]
 NEW = [-1, -2, -3]
@@ -32,7 +33,7 @@ STILL = "--loop.batch-size 100000 --dense.learning-rate 1e-30 --tables.learning-
 def earlier(tmp_path_factory: pytest.TempPathFactory, arguments: Arguments, samples: Path, manifest: Manifest) -> Path:
     """A run on all but the last training day."""
     store = tmp_path_factory.mktemp("earlier") / "samples"
-    content = json.loads((samples / MANIFEST).read_text())
+    content = manifest_content(samples)
     last = manifest.days("train")[-1]
     content["files"] = [file for file in content["files"] if file["split"] != "train" or file["date"] < last]
     shutil.copytree(samples, store, symlinks=True)
@@ -55,7 +56,7 @@ def later(tmp_path_factory: pytest.TempPathFactory, samples: Path, manifest: Man
     pq.write_table(
         pa.table({"value": values, "index": index, "count": np.ones(len(values), int)}).cast(before.schema), path
     )
-    content = json.loads((samples / MANIFEST).read_text())
+    content = manifest_content(samples)
     content["learned"]["table_rows"]["author"] += len(NEW)
     content["learned"]["vocabularies"]["author"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (store / MANIFEST).write_text(json.dumps(content))
@@ -120,7 +121,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, arguments: Arguments, earl
     assert "has no training rows of 2100-01-01 or later" in refused("--since 2100-01-01")
     other = shutil.copytree(earlier, tmp_path / "other")
     (other / "vocabularies" / "author.parquet").unlink()
-    assert refused(f"--init-from {other} --samples {later}").startswith(f"{other}: lacks vocabularies/author.parquet")
+    assert refused(f"--init-from {other} --samples {later}").startswith(
+        f"{other}/vocabularies/author.parquet: cannot be read ("
+    )
     file = next(best_checkpoint(other).glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
     assert "is damaged" in refused(f"--init-from {other}")

@@ -100,6 +100,20 @@ def test_half_written_and_half_deleted_ones_do_not_exist(tmp_path: Path, save: S
     assert found == ["notes", "step-00000007.damaged", "step-00000009"]
 
 
+def test_nothing_is_deleted_behind_a_symbolic_link(tmp_path: Path, save: Save):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "progress.json").write_text("of someone else")
+    (tmp_path / "checkpoints").mkdir()
+    for name in (".step-00000009.partial", ".step-00000001.old", "step-00000003.damaged"):
+        (tmp_path / "checkpoints" / name).symlink_to(outside)
+    damaged = save(3)
+    sweep(tmp_path, {damaged: "a reason"})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003.damaged"]
+    assert not (tmp_path / "checkpoints" / "step-00000003.damaged").is_symlink()
+    assert (outside / "progress.json").read_text() == "of someone else"
+
+
 def test_what_was_saved_is_loaded_in_place(save: Save):
     checkpoint = save(3)
     w = torch.zeros(2)
