@@ -14,8 +14,8 @@ EXAMPLE = "--spec feature_specs/short_video.yaml --samples demo/samples --out de
 def main(config: Annotated[TrainConfig, tyro.conf.arg(name="")]) -> None:
     """Trains a multi-task ranking model on a sample store.
 
-    It reads the spec and the store, and makes a run: a folder with `config.json`, `checkpoints/`, `metrics.jsonl` and
-    `tensorboard/`.
+    It reads the spec and the store, and makes a run: a folder with `config.json`, `manifest.json`, `vocabularies/`,
+    `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
 
     The command runs one process. For N processes, put `.venv/bin/torchrun --nproc-per-node N` before `scripts/train.py`
     or `.venv/bin/strata train`, in place of the Python.

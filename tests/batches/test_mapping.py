@@ -210,7 +210,7 @@ def test_what_cannot_be_mapped_is_named(store: Encoding, tmp_path: Path):
     with pytest.raises(StrataError, match="table `video` had string values in it, and has int64 values now"):
         earlier_rows("video", store, words)
     (store.folder / "video").write_bytes(b"other")
-    with pytest.raises(StrataError, match=f"{store.folder}/video: is not what the manifest says"):
+    with pytest.raises(StrataError, match=f"{store.folder}/video: is not what was written"):
         SampleMapping(store, words)
     content = CONTENT | {"features": {name: f for name, f in CONTENT["features"].items() if name != "tags"}}
     content |= {"tables": {name: t for name, t in CONTENT["tables"].items() if name != "tag"}}

@@ -129,6 +129,26 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, arguments: Arguments, earl
     assert "is damaged" in refused(f"--init-from {other}")
 
 
+def test_a_row_of_quantiles_follows_the_middle_of_its_interval(
+    tmp_path: Path, arguments: Arguments, earlier: Path, samples: Path
+):
+    """The lowest boundary is gone, and a new one stands just below the highest."""
+    store = shutil.copytree(samples, tmp_path / "samples", symlinks=True)
+    content = manifest_content(samples)
+    before = content["learned"]["boundaries"]["duration"]
+    now = [*before[1:-1], before[-1] - (before[-1] - before[-2]) / 8, before[-1]]
+    content["learned"]["boundaries"]["duration"] = now
+    (store / MANIFEST).write_text(json.dumps(content))
+    words = arguments(tmp_path / "run", f"--samples {store} --init-from {earlier} {STILL}")
+    train(tyro.cli(TrainConfig, args=words))
+    weight = "model." + table_weight("duration")
+    rows, rows_before = tensors(tmp_path / "run")[weight], tensors(earlier)[weight]
+    # Interval 1 ends at a boundary that was the second lowest. Both parts of a cut interval start from the whole.
+    last = len(before)
+    expected = [0, 1, *range(3, last + 1), last, last + 1]
+    assert torch.equal(rows[: last + 2], rows_before[expected])
+
+
 class Watched(StoredTensors):
     """Knows the largest box that was read."""
 
