@@ -1,8 +1,8 @@
 """One build at a time in a store, and kept work that survives the machine going down.
 
-The store's own files are flushed to the disk one by one. Kept results are not: that took a fifth of a build's time. They
-survive the death of the process, and `flush_kept_work` flushes all of them before the manifest names anything. If a
-build ends without that, and the machine then goes down, the results since its start are made again.
+The store's own files are flushed to the disk one by one. Kept results are not: that took a fifth of a build's time.
+They survive the death of the process, and `flush_kept_work` flushes all of them before the manifest names anything. If
+a build ends without that, and the machine then goes down, the results since its start are made again.
 """
 
 import fcntl
@@ -67,6 +67,6 @@ def _forget_uncommitted(store: Folder) -> None:
             return  # killed: the machine stayed up, and so did what it was told to write
         since = mark.stat().st_mtime - CLOCK_ERROR_S
         receipts = [f.name for f in store.files(through_links=False) if f.name.endswith(f"/{RECEIPT}")]
-        store.delete([name for name in receipts if (Path(store.path) / name).stat().st_mtime >= since])
+        store.delete([name for name in receipts if (Path(store.path) / name).lstat().st_mtime >= since])
         os.sync()  # before the mark gets a later time, by which these receipts would look old
     store.write(UNCOMMITTED, boot.encode())
