@@ -31,13 +31,13 @@ class LocalError(StrataError):
 def invalid_file(error: ValidationError, what: str, *, where: object, fix: str) -> StrataError:
     """A file of JSON that is not `what` it should be, such as "a manifest": names the first wrong key."""
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    reason = _printable(problem["msg"].removeprefix("Value error, "), 120)
-    key = _printable(".".join(str(part) for part in problem["loc"]), 80)
+    reason = printable(problem["msg"].removeprefix("Value error, "), 120)
+    key = printable(".".join(str(part) for part in problem["loc"]), 80)
     return StrataError(f"not {what} of this version ({reason}{f' at `{key}`' if key else ''})", where=where, fix=fix)
 
 
-def _printable(text: str, most: int) -> str:
-    """At most so many characters, of which none does anything to a terminal."""
+def printable(text: str, most: int) -> str:
+    """The first `most` characters, of which none does anything to a terminal."""
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= most else f"{text[:most]}..."
 

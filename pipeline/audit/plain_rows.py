@@ -16,7 +16,7 @@ from pipeline.sql.expressions import parse
 
 Row = dict[str, Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ROW = "the row"  # no column of a spec has a blank in its name
+_ROW = " the row"  # no column of a log starts with a blank
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pipeline.sql.expressions import parse
 PART_ROWS = 100_000  # impressions held as dictionaries at the same time
 NANO = 1_000_000_000  # sums are of whole billionths, so that their order does not matter
 SampleKey = tuple[Any, Any, int]
-_FIRST, _LAST = "first wanted", "last wanted"
+_FIRST, _LAST = " first wanted", " last wanted"  # no column of a log starts with a blank
 
 
 class Past:

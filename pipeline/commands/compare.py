@@ -41,6 +41,7 @@ def main(runs: Runs, out: Path, samples: Path | None = None, split: SplitName = 
         compared = compare(common, {name: read_predictions(folder / "predictions" / name) for name in run_of})
         for name, spec in specs.items():
             compared["runs"][name] |= {"spec": spec.name, "fingerprint": spec.fingerprint()}
+        compared["left_out"] = left_out
         own_settings = {
             name: config.model_dump(mode="json", exclude={"out", "resume"})
             | {"spec": specs[name].model_dump(mode="json")}

@@ -18,8 +18,9 @@ from pipeline.sql.types import TYPES
 from pipeline.storage import FileInfo, Folder
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
-RAW = "raw "  # prefix of a column as it lies in the file, beside the same column with its type
-LINE, BROKEN = "whole line", "breaks a rule"  # beside declared columns, none of which can have such a name
+# Columns beside those of the log, whose names never start with a blank. RAW begins the name of a column as it lies in
+# the file; the column with its declared type has the name itself.
+RAW, LINE, BROKEN = " raw ", " whole line", " breaks a rule"
 CHUNK_ROWS = 500_000  # rows of a raw file in memory at a time
 YEAR_2100_MS = 4_102_444_800_000
 Rules = list[tuple[pl.Expr, str]]
@@ -38,7 +39,7 @@ class RawFile:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class RawChunk:
     """Some rows of a raw file, in their order.
 
     `rows` has the declared columns with their types; `rejected` has the columns `table`, `file`, `reason` and `record`
@@ -103,7 +104,7 @@ def _matches(name: str, files: str) -> bool:
     return fits or name.startswith(f"{files}/")
 
 
-def read_chunks(name: str, table: RawTable, file: RawFile, required: set[str]) -> Iterator[Chunk]:
+def read_chunks(name: str, table: RawTable, file: RawFile, required: set[str]) -> Iterator[RawChunk]:
     """All rows of a raw file, at most CHUNK_ROWS at a time; one that breaks a rule of the table is rejected.
 
     So is a row without a value in one of the `required` columns. Raises BadFile.
@@ -139,13 +140,13 @@ def _changed(file: RawFile) -> BadFile:
     )
 
 
-def _sorted_out(frame: pl.DataFrame, rules: Rules, name: str, table: RawTable, file: str) -> Chunk:
+def _sorted_out(frame: pl.DataFrame, rules: Rules, name: str, table: RawTable, file: str) -> RawChunk:
     """Good rows apart from rejected ones; only for these it is worth to find out why."""
     if not frame[BROKEN].any():
-        return Chunk(frame.select(table.columns.keys()), pl.DataFrame(schema=REJECTED))
+        return RawChunk(frame.select(table.columns.keys()), pl.DataFrame(schema=REJECTED))
     bad = frame.filter(BROKEN)
     record = pl.struct(pl.col(RAW + column).alias(column) for column in table.columns).struct.json_encode()
-    return Chunk(
+    return RawChunk(
         frame.filter(~pl.col(BROKEN)).select(table.columns.keys()),
         bad.select(
             table=pl.lit(name),
@@ -179,13 +180,21 @@ def _scan_text(table: RawTable, path: Path) -> pl.LazyFrame:
         return frame.select(pl.col(column).alias(RAW + column) for column in table.columns)
     line = pl.col(LINE)
     lines = pl.scan_lines(path, name=LINE, glob=False).filter(line.str.strip_chars() != "")
+    values = {column: line.str.json_path_match(f'$["{column}"]') for column in table.columns}
     # A line may leave out a key whose value is null, a whole file may not: that is a misspelt column.
-    seen = lines.select(line.str.contains(f'"{c}"', literal=True).any().alias(c) for c in table.columns)
-    named = seen.collect(engine="streaming")  # a file may be larger than memory
-    found = [column for column in named.columns if named[column].item()]
+    found = _where_any(lines, {column: line.str.contains(f'"{column}"', literal=True) for column in values})
+    if len(found) < len(values):  # a line may write a key with escapes, such as \u00e9 for é
+        found += _where_any(lines, {c: value.is_not_null() for c, value in values.items() if c not in found})
     if found:
         _check_columns(table, found, path)
-    return lines.with_columns(line.str.json_path_match(f"$['{c}']").alias(RAW + c) for c in table.columns)
+    return lines.with_columns(value.alias(RAW + column) for column, value in values.items())
+
+
+def _where_any(lines: pl.LazyFrame, conditions: dict[str, pl.Expr]) -> list[str]:
+    """The names of the conditions that are true for some line."""
+    any_line = lines.select(condition.any().alias(name) for name, condition in conditions.items())
+    held = any_line.collect(engine="streaming")  # a file may be larger than memory
+    return [name for name in held.columns if held[name].item()]
 
 
 def _check_columns(table: RawTable, found: list[str], path: Path) -> None:

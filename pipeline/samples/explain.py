@@ -90,10 +90,8 @@ def _columns(spec: Spec) -> Iterator[str]:
     for name, objective in spec.objectives.items():
         where = f" where {objective.where}" if objective.where else ""
         yield _line(label_column(name), f"{objective.kind}: {objective.label}{where}")
-    for thinning in spec.downsample:
-        yield _line(
-            "training rows", f"{thinning.keep:g} of those where {thinning.where}, with 1 / {thinning.keep:g} the weight"
-        )
+    for rule in spec.downsample:
+        yield _line("training rows", f"{rule.keep:g} of those where {rule.where}, with 1 / {rule.keep:g} the weight")
     if spec.filter:
         yield _line("all rows", f"only where {spec.filter}")
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.spec.part import Name, Part, PositiveInt, Rows, Sql
+from pipeline.spec.part import Boundary, Days, Name, Part, PositiveInt, Rows, Sql
 
 
 class Measure(Part):
@@ -18,7 +18,7 @@ class Measure(Part):
 class Counters(Part):
     """Trailing counters over completed days: a column `<by>_<measure>_<days>d` for each combination."""
 
-    days: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    days: Annotated[tuple[Days, ...], Field(min_length=1)]
     by: Annotated[dict[Name, str], Field(min_length=1)]
     measures: Annotated[dict[Name, Measure], Field(min_length=1)]
 
@@ -64,7 +64,7 @@ class BucketTable(Table):
     """
 
     encode: Literal["buckets"]
-    boundaries: Annotated[tuple[float, ...], Field(min_length=1)]
+    boundaries: Annotated[tuple[Boundary, ...], Field(min_length=1)]
 
 
 AnyTable = Annotated[VocabTable | HashTable | QuantileTable | BucketTable, Field(discriminator="encode")]

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from pipeline.errors import StrataError
+from pipeline.errors import StrataError, printable
+from pipeline.spec.document import read_document
 from pipeline.spec.spec import Spec
 
 # pydantic puts the tag of a discriminated union into the location of an error; the user never wrote it there.
 TAGGED_SECTIONS = {"tables", "features", "objectives"}
+VALUE, LINE = 80, 400  # characters of a value and of half a line in an error
 
 
 def load_spec(path: Path) -> Spec:
@@ -22,18 +21,7 @@ def load_spec(path: Path) -> Spec:
 
     Raises StrataError if the file is missing, is no YAML, or breaks a rule of the spec.
     """
-    try:
-        content = YAML(typ="safe", pure=True).load(path)
-    except OSError as error:
-        raise StrataError(
-            f"the spec cannot be read ({error.strerror})",
-            where=path,
-            fix="pass --spec a YAML file, such as those in feature_specs/",
-        ) from None
-    except DuplicateKeyError as error:
-        raise StrataError(str(error.problem), where=_place(path, error), fix="a key may be given once") from None
-    except (YAMLError, ValueError) as error:  # a ValueError for a date such as 2022-13-01
-        raise StrataError(f"not valid YAML: {error}", where=path, fix="correct the syntax") from None
+    content = read_document(path)
     if not isinstance(content, Mapping):
         raise StrataError("the spec is not a mapping", where=path, fix="start from one in feature_specs/")
     return parse_spec(content, path)
@@ -45,19 +33,15 @@ def parse_spec(content: Mapping[str, Any], source: object) -> Spec:
         return Spec.model_validate(content)
     except ValidationError as error:
         # A misspelt key shows up twice, as unknown and as missing: the first tells the user more.
-        by_use = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-        problems = [_explain(problem) for problem in by_use]
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        what, fix = _in_words(problems[0])
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise StrataError(problems[0][0], where=source, fix=problems[0][1] + more) from None
+        raise StrataError(printable(what, LINE), where=source, fix=printable(fix, LINE) + more) from None
 
 
-def _place(path: Path, error: MarkedYAMLError) -> str:
-    return f"{path}, line {error.problem_mark.line + 1}" if error.problem_mark else str(path)
-
-
-def _explain(problem: Any) -> tuple[str, str]:
+def _in_words(problem: Any) -> tuple[str, str]:
     """What was found at which key, and what would be right."""
-    location = [str(part) for part in problem["loc"]]
+    location = [printable(str(part), VALUE) for part in problem["loc"] if part != "[key]"]
     if len(location) > 2 and location[0] in TAGGED_SECTIONS:
         del location[2]
     key = ".".join(location)
@@ -78,11 +62,15 @@ def _explain(problem: Any) -> tuple[str, str]:
         case "union_tag_invalid":
             context = problem["ctx"]
             tag = context["discriminator"].strip("'")
-            return f"{key}: found {tag} {context['tag']!r}", f"use {context['expected_tags']}"
+            return f"{key}: found {tag} {_shown(context['tag'])}", f"use {context['expected_tags']}"
         case _:
-            return f"{key}: found {problem['input']!r}", (problem["msg"][0].lower() + problem["msg"][1:]).replace(
+            return f"{key}: found {_shown(problem['input'])}", (problem["msg"][0].lower() + problem["msg"][1:]).replace(
                 "tuple", "list"
             )
+
+
+def _shown(value: object) -> str:
+    return printable(repr(value), VALUE)
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
@@ -93,6 +81,8 @@ def _known_keys(location: tuple[str | int, ...]) -> list[str]:
         node = _resolve(node, schema)
         if "discriminator" in node:
             node = {"$ref": node["discriminator"]["mapping"][part]}
+        elif "items" in node:
+            node = node["items"]
         elif part in node.get("properties", {}):
             node = node["properties"][part]
         else:

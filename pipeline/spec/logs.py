@@ -4,14 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from pipeline.spec.part import ColumnType, Name, Part, PositiveInt, Sql
+from pipeline.spec.part import MOST_NAMES, ColumnType, Name, Part, PositiveInt, RawColumn, Sql
 
 
 class RawTable(Part):
     """Files of one kind: where they lie below `--raw`, their columns, and SQL conditions each row must meet."""
 
     files: Annotated[str, StringConstraints(min_length=1)]
-    columns: Annotated[dict[str, ColumnType], Field(min_length=1)]
+    columns: Annotated[dict[RawColumn, ColumnType], Field(min_length=1, max_length=MOST_NAMES)]
     checks: tuple[Sql, ...] = ()
 
 
@@ -21,11 +21,11 @@ class Impressions(RawTable):
     `outcomes` names the columns of an interaction log that became known only after the impression.
     """
 
-    id: Annotated[tuple[str, ...], Field(min_length=1)]
-    user: str
-    video: str
-    time: str
-    outcomes: tuple[str, ...] = ()
+    id: Annotated[tuple[RawColumn, ...], Field(min_length=1)]
+    user: RawColumn
+    video: RawColumn
+    time: RawColumn
+    outcomes: tuple[RawColumn, ...] = ()
 
 
 class Event(RawTable):
@@ -36,9 +36,9 @@ class Event(RawTable):
     than once.
     """
 
-    time: str
+    time: RawColumn
     within_s: PositiveInt
-    values: dict[str, Literal["sum", "max", "min", "first", "last"]] = Field(default_factory=dict)
+    values: dict[RawColumn, Literal["sum", "max", "min", "first", "last"]] = Field(default_factory=dict)
 
 
 class Profile(RawTable):
@@ -48,9 +48,9 @@ class Profile(RawTable):
     whose validity began at or before it, unless `valid_to` says that it had ended by then.
     """
 
-    key: str
-    valid_from: str | None = None
-    valid_to: str | None = None
+    key: RawColumn
+    valid_from: RawColumn | None = None
+    valid_to: RawColumn | None = None
 
     @property
     def values(self) -> list[str]:

@@ -15,7 +15,7 @@ from pipeline.spec.agreement import check_features, check_logs, check_scenes, ch
 from pipeline.spec.features import AnyFeature, AnyTable, Counters, DenseFeature, SparseFeature
 from pipeline.spec.logs import Logs
 from pipeline.spec.objectives import AnyObjective, Scene
-from pipeline.spec.part import Name, Part, PositiveInt, Sql
+from pipeline.spec.part import MOST_NAMES, Days, Name, Part, Sql
 
 
 class Split(Part):
@@ -25,13 +25,13 @@ class Split(Part):
     to the log later changes nothing about those before it.
     """
 
-    valid_days: PositiveInt = 1
-    test_days: PositiveInt = 1
+    valid_days: Days = 1
+    test_days: Days = 1
     valid_from: date | None = None
     test_from: date | None = None
 
 
-class Thinning(Part):
+class Downsample(Part):
     """Of the training rows where `where` holds a share `keep` is kept, with a weight divided by `keep`."""
 
     where: Sql
@@ -44,15 +44,15 @@ class Spec(Part):
     name: Name
     logs: Logs
     split: Split = Split()
-    columns: dict[Name, Sql] = Field(default_factory=dict)
+    columns: dict[Name, Sql] = Field(default_factory=dict, max_length=MOST_NAMES)
     counters: Counters | None = None
-    tables: dict[Name, AnyTable]
-    features: Annotated[dict[Name, AnyFeature], Field(min_length=1)]
-    objectives: Annotated[dict[Name, AnyObjective], Field(min_length=1)]
-    scenes: Annotated[dict[Name, Scene], Field(min_length=1)]
+    tables: Annotated[dict[Name, AnyTable], Field(max_length=MOST_NAMES)]
+    features: Annotated[dict[Name, AnyFeature], Field(min_length=1, max_length=MOST_NAMES)]
+    objectives: Annotated[dict[Name, AnyObjective], Field(min_length=1, max_length=MOST_NAMES)]
+    scenes: Annotated[dict[Name, Scene], Field(min_length=1, max_length=MOST_NAMES)]
     filter: Sql | None = None
     """Impressions that do not meet it become no samples; histories and counters still see them."""
-    downsample: tuple[Thinning, ...] = ()
+    downsample: tuple[Downsample, ...] = ()
     """The first that holds for a row applies."""
     sample_weight: Sql | None = None
 

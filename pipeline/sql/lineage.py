@@ -69,8 +69,8 @@ def check_lineage(spec: Spec, source: Path) -> None:
         check.condition(f"scenes.{name}.where", scene.where, everything)
     if spec.filter:
         check.condition("filter", spec.filter, everything)
-    for at, thinning in enumerate(spec.downsample):
-        check.condition(f"downsample.{at}.where", thinning.where, everything)
+    for at, rule in enumerate(spec.downsample):
+        check.condition(f"downsample.{at}.where", rule.where, everything)
     if spec.sample_weight:
         check.number("sample_weight", spec.sample_weight, everything)
 
@@ -91,8 +91,9 @@ def _raw_columns(spec: Spec, outcomes: Schema, check: Checker) -> Schema:
         for value, how in event.values.items():
             check.new_column(f"{place}.values.{value}", value, taken)
             taken.add(value)
-            if how == "sum":
-                check.number(f"{place}.values.{value}", value, schema(event))
+            type_ = schema(event)[value]
+            if how == "sum" and not (type_.is_numeric() or isinstance(type_, pl.Boolean)):
+                check.refuse(f"{place}.values.{value}", f"`{value}` is {type_}", "it must be a number")
     for name, profile in spec.logs.profiles.items():
         for column in profile.values:
             check.new_column(f"logs.profiles.{name}.columns.{column}", column, known | outcomes)
@@ -104,7 +105,8 @@ def _check_counters(spec: Spec, known: Schema, outcomes: Schema, check: Checker)
     if not spec.counters:
         return {}
     for by, key in spec.counters.by.items():
-        check.type_of(f"counters.by.{by}", key, known, outcomes)
+        expression = f'"{key}"' if key in known else key  # names in raw logs may need quotes
+        check.type_of(f"counters.by.{by}", expression, known, outcomes)
         if key not in known:
             check.refuse(f"counters.by.{by}", f"`{key}` is no column", "give it a name under `columns`")
     for name, measure in spec.counters.measures.items():

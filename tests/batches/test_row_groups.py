@@ -57,9 +57,7 @@ def test_a_damaged_file_is_named(damaged: Path, manifest: Manifest):
         what = "is not what was written (" if content else "cannot be read ("
         for message in refusals(damaged, manifest):
             assert message.startswith(f"{damaged}: {what}")
-            assert message.endswith(
-                "); it is damaged: restore it from a copy, or delete it and build the samples again"
-            )
+            assert message.endswith("; it is damaged: restore it from a copy, or delete it and build the samples again")
 
 
 def test_two_files_that_changed_places_are_refused(damaged: Path, manifest: Manifest):

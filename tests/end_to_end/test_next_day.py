@@ -12,15 +12,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.batches.mapping import cut_intervals
 from pipeline.manifest import Manifest
 from pipeline.samples.build import build_samples
 from pipeline.simulation.config import SimulationConfig
 from pipeline.simulation.simulate import simulate_logs
 from pipeline.spec.file import load_spec
+from pipeline.training.run_folder import load_encoding
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-SMALL = "--loop.epochs 1 --loop.batch-size 512 --model.expert 16 --model.tower 8 --device cpu"
+SMALL = "--loop.batch-size 512 --model.expert 16 --model.tower 8 --device cpu"
 
 
 class Done(NamedTuple):
@@ -30,11 +32,13 @@ class Done(NamedTuple):
 
 
 class Days(NamedTuple):
-    """The folder with all that was made, the manifests of both stores, and what each command did."""
+    """The folder with all that was made, the manifests of the store before and after, and what each command did."""
 
     folder: Path
     before: Manifest
     after: Manifest
+    valid: dict[str, np.ndarray]
+    """The rows for validation in the later store."""
     done: dict[str, Done]
 
 
@@ -72,7 +76,7 @@ def days(tmp_path_factory: pytest.TempPathFactory, spec_path: Path, environment:
     train = f"train --spec {spec_path} --samples samples {SMALL}"
     run(
         {
-            "train": f"{train} --out monday",
+            "train": f"{train} --loop.epochs 1 --out monday",
             "test": "evaluate --run monday --samples samples --out monday-test",
         }
     )
@@ -81,7 +85,7 @@ def days(tmp_path_factory: pytest.TempPathFactory, spec_path: Path, environment:
     build_samples(folder / "hashed.yaml", yesterday, folder / "hashed")
     run(
         {
-            "train on": f"{train} --init-from monday --out tuesday",
+            "train on": f"{train} --loop.epochs 1 --init-from monday --out tuesday",
             "the same day": "evaluate --run monday --samples samples --split valid --out monday-again",
             "its own days": "evaluate --run monday --samples samples --split train --out monday-leak",
             "compare": "compare monday tuesday --samples samples --out comparison",
@@ -90,14 +94,18 @@ def days(tmp_path_factory: pytest.TempPathFactory, spec_path: Path, environment:
             "hashed": "evaluate --run monday --samples hashed --out hashed-report",
             "train hashed": f"train --spec hashed.yaml --samples hashed {SMALL} --out hashed-run",
             "nowhere": "compare monday hashed-run --out nowhere",
-            "resume": f"{train} --resume --out monday",
+            "resume": f"{train} --loop.epochs 2 --resume --out monday",
+            "another spec": f"train --spec lighter.yaml --samples samples {SMALL} --resume --out monday",
         }
     )
-    return Days(folder, before, after, done)
+    valid = sorted_rows([store / file.path for file in after.files if file.split == "valid"])
+    build_samples(folder / "hashed.yaml", raw, store)  # the files of two builds ago go
+    run({"resume too late": f"{train} --loop.epochs 3 --resume --out monday"})
+    return Days(folder, before, after, valid, done)
 
 
-def predictions(folder: Path) -> dict[str, np.ndarray]:
-    rows = pq.read_table(folder).sort_by("sample_id")
+def sorted_rows(files: Path | list[Path]) -> dict[str, np.ndarray]:
+    rows = pq.read_table(files, partitioning=None).sort_by("sample_id")
     return {name: rows[name].to_numpy() for name in rows.column_names}
 
 
@@ -111,9 +119,10 @@ def test_yesterdays_run_predicts_the_same_rows_the_same_from_todays_samples(days
     vocabularies = [of.learned.vocabularies for of in (days.before, days.after)]
     assert vocabularies[0].keys() == vocabularies[1].keys()
     assert vocabularies[0]["video"].sha256 != vocabularies[1]["video"].sha256
-    before = predictions(days.folder / "monday-test" / "predictions")
-    after = predictions(days.folder / "monday-again" / "predictions")
+    before = sorted_rows(days.folder / "monday-test" / "predictions")
+    after = sorted_rows(days.folder / "monday-again" / "predictions")
     assert before.keys() == after.keys()
+    assert np.array_equal(after["sample_id"], days.valid["sample_id"])
     # A few rows of that day came with the files of the next.
     in_both, at_before, at_after = np.intersect1d(before["sample_id"], after["sample_id"], return_indices=True)
     assert 0.98 * len(after["sample_id"]) < len(in_both)
@@ -121,9 +130,11 @@ def test_yesterdays_run_predicts_the_same_rows_the_same_from_todays_samples(days
     for name in days.before.spec.objectives:
         both = before[f"pred_{name}"][at_before], after[f"pred_{name}"][at_after]
         changed |= ~np.isclose(*both, rtol=1e-4, atol=1e-5)
-    found = re.search(r"^cut intervals: ([\d,]+) of ([\d,]+) rows \(.* have a number whose interval", done.stdout, re.M)
-    cut = int(found[1].replace(",", "")) if found else 0
-    assert changed.sum() <= cut < len(changed) / 2
+    boundaries = [np.array(of.learned.boundaries["duration"]) for of in (days.after, days.before)]
+    cut = cut_intervals(*boundaries)[days.valid["feature_duration"]]
+    assert f"cut intervals: {cut.sum():,} of {len(cut):,} rows (" in done.stdout
+    assert not (changed & ~cut[at_after]).any()
+    assert not cut.all()
     assert "warning" not in done.stdout
 
 
@@ -177,9 +188,20 @@ def test_another_weight_needs_no_other_samples_and_is_compared(days: Days):
     assert days.done["weights"].stdout == "weights/report.html\n"
 
 
+def test_a_run_goes_on_with_its_own_files_after_the_store_was_brought_up_to_date(days: Days):
+    done = days.done["resume"]
+    assert done.status == 0, done.stderr
+    first, second = (int(days.done[name].stdout.split(" ")[1]) for name in ("train", "resume"))
+    assert f"resuming from monday/checkpoints/step-{first:08d}" in done.stderr
+    assert second == 2 * first
+    kept = load_encoding(days.folder / "monday").manifest
+    assert kept.files == days.before.files
+
+
 def test_what_does_not_go_together_is_refused_in_one_line_that_names_it(days: Days):
-    lines = {name: days.done[name].stderr.splitlines() for name in ("hashed", "nowhere", "resume")}
-    assert [days.done[name].status for name in lines] == [2, 2, 2]
+    names = ("hashed", "nowhere", "another spec", "resume too late")
+    lines = {name: days.done[name].stderr.splitlines() for name in names}
+    assert [days.done[name].status for name in lines] == [2] * 4
     assert all(len(of) == 1 for of in lines.values()), lines
     assert lines["hashed"][0].startswith(
         "error: monday: cannot be used on hashed, whose spec has another tables.city.encode, tables.city.rows; "
@@ -189,9 +211,12 @@ def test_what_does_not_go_together_is_refused_in_one_line_that_names_it(days: Da
         "error: --samples: the runs were trained on samples in different folders "
         f"(monday: {folder}/samples, hashed-run: {folder}/hashed); pass the samples to compare them on"
     )
+    assert lines["another spec"][0].startswith(
+        "error: monday: was begun with another spec than lighter.yaml (scenes.discover.weights.click); "
+    )
     assert re.fullmatch(
         r"error: monday: the samples in samples were built again since: \d+ of \d+ files of this run are gone; start a "
         r"new run with --init-from monday",
-        lines["resume"][0],
+        lines["resume too late"][0],
     )
     assert not any((days.folder / name).exists() for name in ("hashed-report", "nowhere"))

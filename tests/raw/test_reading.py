@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from pipeline.errors import StrataError
-from pipeline.raw.reading import CHUNK_ROWS, REJECTED, BadFile, Chunk, find_files, read_chunks
+from pipeline.raw.reading import CHUNK_ROWS, REJECTED, BadFile, RawChunk, find_files, read_chunks
 from pipeline.spec.logs import RawTable
 from pipeline.sql.types import schema
 from pipeline.storage import Folder
@@ -39,12 +39,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
 
 
-def read(raw: Path, table: RawTable = SHOWN) -> Chunk:
+def read(raw: Path, table: RawTable = SHOWN) -> RawChunk:
     """All rows of a table, file after file."""
     files = find_files("shown", table, Folder.at(raw))
     chunks = [chunk for file in files for chunk in read_chunks("shown", table, file, required={"id"})]
-    nothing = Chunk(pl.DataFrame(schema=schema(table)), pl.DataFrame(schema=REJECTED))
-    return Chunk(pl.concat(c.rows for c in [nothing, *chunks]), pl.concat(c.rejected for c in [nothing, *chunks]))
+    nothing = RawChunk(pl.DataFrame(schema=schema(table)), pl.DataFrame(schema=REJECTED))
+    return RawChunk(pl.concat(c.rows for c in [nothing, *chunks]), pl.concat(c.rejected for c in [nothing, *chunks]))
 
 
 def text_file(raw: Path, content: str, name: str = "a.csv") -> Path:
@@ -53,7 +53,7 @@ def text_file(raw: Path, content: str, name: str = "a.csv") -> Path:
     return raw / "shown" / name
 
 
-def reasons(found: Chunk) -> list[tuple[str, str]]:
+def reasons(found: RawChunk) -> list[tuple[str, str]]:
     return found.rejected.select("reason", "record").rows()
 
 

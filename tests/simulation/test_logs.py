@@ -9,7 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pipeline.errors import StrataError
-from pipeline.raw.reading import REJECTED, Chunk, find_files, read_chunks
+from pipeline.raw.reading import REJECTED, RawChunk, find_files, read_chunks
 from pipeline.simulation.config import LogFormat
 from pipeline.simulation.simulate import simulate_logs
 from pipeline.spec.file import load_spec
@@ -31,13 +31,13 @@ FORMATS: list[tuple[LogFormat, bool, str]] = [
 ]
 
 
-def read(spec: Spec, raw: Path, name: str) -> Chunk:
+def read(spec: Spec, raw: Path, name: str) -> RawChunk:
     """A table as sample building reads it, all columns required."""
     declared = spec.logs.tables()[name]
     files = find_files(name, declared, Folder.at(raw))
     chunks = [chunk for file in files for chunk in read_chunks(name, declared, file, required=set(declared.columns))]
-    nothing = Chunk(pl.DataFrame(schema=schema(declared)), pl.DataFrame(schema=REJECTED))
-    return Chunk(pl.concat(c.rows for c in [nothing, *chunks]), pl.concat(c.rejected for c in [nothing, *chunks]))
+    nothing = RawChunk(pl.DataFrame(schema=schema(declared)), pl.DataFrame(schema=REJECTED))
+    return RawChunk(pl.concat(c.rows for c in [nothing, *chunks]), pl.concat(c.rejected for c in [nothing, *chunks]))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from pipeline.spec.logs import Logs, Profile
 from pipeline.spec.spec import Spec
 from pipeline.sql.expressions import parse
 
-REPEAT = "repeats so far"  # of an impression's id, earlier in the order of the rows
+REPEAT = " repeats so far"  # of an impression's id, earlier in the order of the rows
 
 
 def append_context(impressions: pl.LazyFrame, profiles: Mapping[str, pl.LazyFrame], spec: Spec) -> pl.LazyFrame:
@@ -35,32 +35,32 @@ def append_context(impressions: pl.LazyFrame, profiles: Mapping[str, pl.LazyFram
 def append_profile(
     impressions: pl.LazyFrame, rows: pl.LazyFrame, name: str, profile: Profile, time: str
 ) -> pl.LazyFrame:
-    """Adds the profile's columns, and `without <name>`: true where no row of the profile is in force."""
+    """Adds the profile's columns, and `without_column(name)`: true where no row of the profile is in force."""
     missing = without_column(name)
     if profile.valid_from is None:
         found = impressions.join(
             rows.with_columns(pl.lit(False).alias(missing)), on=profile.key, how="left", maintain_order="left"
         )
         return found.with_columns(pl.col(missing).fill_null(True))
-    begins, ends = "valid from", "valid to"  # beside declared columns, none of which can have such a name
+    begins, ends, asked = " valid from", " valid to", " asked row"  # no column of a log starts with a blank
     rows = rows.select(
         profile.key,
         *profile.values,
         pl.col(profile.valid_from).alias(begins),
         pl.col(profile.valid_to).alias(ends) if profile.valid_to else pl.lit(None, pl.Int64).alias(ends),
     )
-    numbered = impressions.with_row_index("asked row").sort(time)
+    numbered = impressions.with_row_index(asked).sort(time)
     found = numbered.join_asof(
         rows.sort(begins), left_on=time, right_on=begins, by=profile.key, strategy="backward", check_sortedness=False
-    ).sort("asked row")
+    ).sort(asked)
     in_force = pl.col(begins).is_not_null() & (pl.col(ends).is_null() | (pl.col(ends) > pl.col(time)))
     return found.with_columns(
         *(pl.when(in_force).then(value).alias(value) for value in profile.values), (~in_force).alias(missing)
-    ).drop("asked row", begins, ends)
+    ).drop(asked, begins, ends)
 
 
 def without_column(profile: str) -> str:
-    return f"without {profile}"
+    return f" without {profile}"
 
 
 def count_repeats(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:

@@ -16,7 +16,7 @@ def append_features(samples: pl.LazyFrame, spans: Mapping[str, Spans], spec: Spe
     """Adds `feature_<name>` for every feature: an id, or a number after log1p (float64 if it is standardised later).
 
     An id_list stays the text that it is split from. A history is the length of its span of past values, with its
-    start in `start_<name>`. Lists would cost the most, so they are made only when samples are written.
+    start in `start_column(name)`. Lists would cost the most, so they are made only when samples are written.
     """
     columns: list[pl.Expr | pl.Series] = []
     for name, feature in spec.features.items():
@@ -29,7 +29,7 @@ def append_features(samples: pl.LazyFrame, spans: Mapping[str, Spans], spec: Spe
 
 
 def start_column(history: str) -> str:
-    return f"start_{history}"
+    return f" start of {history}"
 
 
 def past_values(events: pl.DataFrame, feature: HistoryFeature, user: str) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from pipeline.spec.objectives import BinaryObjective, RegressionObjective
 from pipeline.spec.spec import Spec
 from pipeline.sql.expressions import parse
 
-KEEP, WANTED = "share kept", "meets the filter"  # names that no declared column can have
+KEEP, WANTED = " share kept", " meets the filter"  # no column of a log starts with a blank
 
 
 def append_labels(samples: pl.LazyFrame, spec: Spec) -> pl.LazyFrame:
@@ -35,8 +35,8 @@ def append_labels(samples: pl.LazyFrame, spec: Spec) -> pl.LazyFrame:
     columns.append(weight.cast(pl.Float32).alias(WEIGHT))
     wanted = parse(spec.filter).fill_null(False) if spec.filter else pl.lit(True)
     keep = pl.lit(1.0)
-    for thinning in reversed(spec.downsample):
-        keep = pl.when(parse(thinning.where).fill_null(False)).then(thinning.keep).otherwise(keep)
+    for rule in reversed(spec.downsample):
+        keep = pl.when(parse(rule.where).fill_null(False)).then(rule.keep).otherwise(keep)
     return samples.with_columns(*columns, wanted.alias(WANTED), keep.alias(KEEP))
 
 

@@ -9,8 +9,8 @@ import polars as pl
 from pipeline.columns import EVENT_TIME
 from pipeline.spec.logs import Event, Logs
 
-# Columns that an event has of its impression: its row, user and time. No declared column has such a name.
-ROW, SHOWN_TO, SHOWN_AT = "row of the impression", "user of the impression", "time of the impression"
+# Columns that an event has of its impression: its row, user and time. No column of a log starts with a blank.
+ROW, SHOWN_TO, SHOWN_AT = " row of the impression", " user of the impression", " time of the impression"
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from pipeline.spec.spec import Spec
 
 SKETCH = 1024  # smallest hashes kept of a table's ids: enough to estimate their number within 3 %
 SIGNIFICANT_BITS = 16
-VALUE, COUNT, SLOT = "value", "count", "slot and block"
+VALUE, COUNT, SLOT = "value", "count", " slot and block"
 TALLY = {
     "what": pl.String(),
     "scene": pl.String(),

@@ -27,7 +27,7 @@ from pipeline.storage import Folder
 REPAIR = "delete this folder and run the same command again"
 WORK = ".work"
 RECEIPT = "receipt.json"
-FORMAT = 5  # raise it when code changes what a task makes: all keys change with it
+FORMAT = 6  # raise it when code changes what a task makes: all keys change with it
 
 
 class Receipt(BaseModel):

@@ -22,7 +22,7 @@ from pipeline.spec.logs import Event, Logs
 from pipeline.spec.parts import digest_of_parts
 from pipeline.sql.expressions import parse
 
-HASH = "hash of the user"  # a column of the attributed impressions, which are sorted by it
+HASH = " hash of the user"  # a column of the attributed impressions, which are sorted by it
 
 
 def attribute(unit: Unit) -> UnitDone:

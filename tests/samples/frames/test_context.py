@@ -31,7 +31,7 @@ OPEN = DATED.model_copy(update={"valid_to": None, "columns": {"user": "int64", "
 def joined(shown: pl.DataFrame, rows: pl.DataFrame, profile: Profile) -> pl.DataFrame:
     found = append_profile(shown.lazy(), rows.lazy(), "person", profile, "ms").collect()
     assert found.select(shown.columns).equals(shown)
-    assert found.columns == [*shown.columns, *profile.values, "without person"]
+    assert found.columns == [*shown.columns, *profile.values, " without person"]
     return found.drop(shown.columns)
 
 

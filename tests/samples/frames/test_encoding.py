@@ -63,7 +63,7 @@ def history(name: str, lists: list[list[Any]]) -> tuple[list[pl.Series], Past]:
     lengths = np.array([len(values) for values in lists], np.int64)
     columns = [
         pl.Series(f"feature_{name}", lengths),
-        pl.Series(f"start_{name}", np.cumsum(lengths, dtype=np.int64) - lengths),
+        pl.Series(f" start of {name}", np.cumsum(lengths, dtype=np.int64) - lengths),
     ]
     return columns, {name: pl.Series([value for values in lists for value in values])}
 
