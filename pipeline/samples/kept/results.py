@@ -89,7 +89,7 @@ class Results:
         make: Callable[[], AnyReceipt],
         is_complete: Callable[[AnyReceipt], bool] = lambda _: True,
     ) -> Done[Task, AnyReceipt]:
-        """What an earlier run left, if it is complete; or else `make` fills the folder, and the receipt is written last.
+        """What an earlier build left, if it is complete. Else `make` fills the folder; the receipt is written last.
 
         Raises DamagedResult if the receipt is damaged.
         """
