@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.audit.audit import audit
 from pipeline.audit.expected import hashed_row
-from pipeline.errors import StrataError
+from pipeline.errors import LocalError, StrataError
 from pipeline.manifest import Manifest, load_manifest
 from pipeline.samples.build import build_samples
 from pipeline.samples.division import Options
@@ -44,6 +44,24 @@ def test_an_honest_store_of_a_messy_log_passes(messy_folders: dict[str, Path], f
     # Beside the columns of the store, the day under which a sample lies, and the filter.
     assert found.values == 80 * (len(columns(store)) + 2)
     found.require_clean(store)
+
+
+@pytest.mark.parametrize("which", ["samples", "vocabulary"])
+def test_a_store_whose_files_are_not_those_that_were_written_is_refused(
+    which: str, messy_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = messy_folders["parquet"]
+    store = shutil.copytree(folder / "samples", tmp_path / "samples", ignore=shutil.ignore_patterns(".*"))
+    manifest = load_manifest(store)
+    paths = {
+        "samples": {file.path for file in manifest.files},
+        "vocabulary": {vocabulary.path for vocabulary in manifest.learned.vocabularies.values()},
+    }
+    for path in paths[which]:
+        content = (store / path).read_bytes()
+        (store / path).write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+    with pytest.raises(LocalError, match=rf"^{store}/.*\.parquet: is not what was written"):
+        audit(store, folder / "raw", 10)
 
 
 @pytest.mark.skipif(not KUAIRAND.is_dir(), reason=f"needs KuaiRand-Pure in {KUAIRAND}")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from pipeline.samples.plan import Options
 
 from pipeline.errors import StrataError
 from pipeline.manifest import Manifest
 from pipeline.samples.build import build_samples
-from pipeline.samples.kept.lock import UNSETTLED
+from pipeline.samples.division import Options
+from pipeline.samples.kept.lock import UNCOMMITTED
 from pipeline.samples.kept.repair import forget_damaged
 from pipeline.samples.kept.results import DamagedResult, Receipt, results
 from pipeline.simulation.config import SimulationConfig
@@ -144,9 +144,9 @@ def test_every_byte_that_a_task_left_is_checked(tmp_path: Path) -> None:
         kept.write_batches("rows", batch.schema, [batch, batch.slice(1)])
         return Receipt()
 
-    assert kept.once(None, Receipt, make).made
+    assert kept.get_or_make(None, Receipt, make).made
     again = results(Folder.at(tmp_path), "stage", "unit", "key")
-    assert not again.once(None, Receipt, make).made
+    assert not again.get_or_make(None, Receipt, make).made
     assert again.read("frame").equals(frame)
     assert [b.num_rows for b in again.read_batches("rows", [1, 0, 1])] == [2, 3, 2]
     for path in Path(again.folder.path).iterdir():
@@ -171,8 +171,8 @@ def test_a_build_deletes_nothing_behind_a_symbolic_link(
         (store / place).symlink_to(outside)
     (store / "vocabularies" / "user-00000000.parquet").symlink_to(outside / "user-1.parquet")
     # A build that was cut short by a power cut, which had other files.
-    (store / UNSETTLED).write_text("another boot")
-    os.utime(store / UNSETTLED, (0, 0))
+    (store / UNCOMMITTED).write_text("another boot")
+    os.utime(store / UNCOMMITTED, (0, 0))
     shutil.rmtree(store / ".work" / "encoded")
     build()
     build()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from pipeline.samples.plan import Options
 
 from pipeline.batches.reader import BatchReader
 from pipeline.batches.row_groups import stored_tables
 from pipeline.columns import SAMPLE_ID
 from pipeline.manifest import Manifest, load_manifest, read_manifest
 from pipeline.samples.build import build_samples
+from pipeline.samples.division import Options
 from pipeline.samples.store import replaced_files
 from pipeline.simulation.config import SimulationConfig
 from pipeline.simulation.simulate import simulate_logs

@@ -67,6 +67,6 @@ def _forget_uncommitted(store: Folder) -> None:
             return  # killed: the machine stayed up, and so did what it was told to write
         since = mark.stat().st_mtime - CLOCK_ERROR_S
         receipts = [f.name for f in store.files(through_links=False) if f.name.endswith(f"/{RECEIPT}")]
-        store.delete([name for name in receipts if (Path(store.path) / name).stat().st_mtime >= since])
+        store.delete([name for name in receipts if (Path(store.path) / name).lstat().st_mtime >= since])
         os.sync()  # before the mark gets a later time, by which these receipts would look old
     store.write(UNCOMMITTED, boot.encode())

@@ -73,7 +73,7 @@ class Stored(BaseModel, Generic[AnyReceipt]):
 
 @dataclass(frozen=True)
 class Results:
-    """The folder of one task's results. The object that is asked for `once` is the one that `make` writes with."""
+    """The folder of one task's results. `make` must write with the object whose `get_or_make` called it."""
 
     folder: Folder
     _written: dict[str, list[tuple[int, int]]] = field(default_factory=dict, compare=False, repr=False)
@@ -89,7 +89,7 @@ class Results:
         make: Callable[[], AnyReceipt],
         is_complete: Callable[[AnyReceipt], bool] = lambda _: True,
     ) -> Done[Task, AnyReceipt]:
-        """What an earlier run left, if it is `whole`; or else `make` fills the folder, and the receipt is written last.
+        """What an earlier build left, if it is complete. Else `make` fills the folder; the receipt is written last.
 
         Raises DamagedResult if the receipt is damaged.
         """
