@@ -1,7 +1,7 @@
 """Reads raw tables: finds their files, types their columns, and sets aside the rows that break the schema.
 
-Parquet, CSV and JSON lines (the latter two also gzipped) may be mixed in one folder. Text formats are read as
-text and cast here, so that a value of the wrong type is a rejected row with a reason, whatever the format.
+One folder may mix Parquet, CSV and JSON lines; the last two may be gzipped. Text formats are read as text and cast
+here. So a value of the wrong type gives a rejected row with a reason, whatever the format.
 """
 
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ class BadFile(StrataError):
 
 
 def checked_tables(logs: Logs) -> dict[str, RawTable]:
-    """The raw tables, whose times must also lie in this century: a stray one would be a test split of its own."""
+    """The raw tables with one more check: a time lies before 2100. A stray time would be a test split of its own."""
     times = {name: table.time for name, table in logs.timed().items()}
     return {
         name: table.model_copy(update={"checks": (*table.checks, f'"{times[name]}" between 0 and {YEAR_2100_MS}')})
@@ -122,7 +122,7 @@ def read_chunks(name: str, table: RawTable, file: RawFile, required: set[str]) -
             for frame in checked.collect_batches(chunk_size=CHUNK_ROWS, maintain_order=True, engine="streaming"):
                 yield _sorted_out(frame, rules, name, table, file.info.name)
     except BadFile as error:
-        # Its place is named where the file was found, which a copy of it is not.
+        # The error names the file where it was found, not its copy on this machine.
         raise BadFile(error.what, where=file, fix=error.fix) from None
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -141,7 +141,7 @@ def _changed(file: RawFile) -> BadFile:
 
 
 def _sorted_out(frame: pl.DataFrame, rules: Rules, name: str, table: RawTable, file: str) -> RawChunk:
-    """Good rows apart from rejected ones; only for these it is worth to find out why."""
+    """The good rows, and the rejected rows with their reason."""
     if not frame[BROKEN].any():
         return RawChunk(frame.select(table.columns.keys()), pl.DataFrame(schema=REJECTED))
     bad = frame.filter(BROKEN)
@@ -219,7 +219,7 @@ def _cast(found: pl.DataType, column: str, wanted: pl.DataType) -> pl.Expr:
 
 
 def _rules(table: RawTable, required: set[str]) -> Rules:
-    """What breaks each rule of the table, and how that is called. A check of a missing value passes."""
+    """What breaks each rule of the table, and the reason to reject the row. A missing value passes a check."""
     rules = [
         (pl.all_horizontal(pl.col(RAW + column).is_null() for column in table.columns), "holds none of the columns")
     ]

@@ -1,4 +1,4 @@
-"""Reads the YAML document of a spec: nothing in the file can make that slow, large or anything but plain values.
+"""Reads the YAML document of a spec. No file makes this slow or takes much memory. It gives plain values only.
 
 A spec needs no more of YAML than mappings, lists and scalars. Everything else is refused with its line: tags, anchors,
 aliases, merge keys and directives, and a document that is larger or deeper than any spec.

@@ -1,4 +1,4 @@
-"""Reads a spec from its YAML file; whatever is wrong with it becomes one line that names file and key."""
+"""Reads a spec from its YAML file. Any mistake in it becomes one line that names the file and the key."""
 
 import difflib
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def load_spec(path: Path) -> Spec:
 
 
 def parse_spec(content: Mapping[str, Any], source: object) -> Spec:
-    """The spec in a parsed document; `source` is the name that errors give it."""
+    """The spec in a parsed document; `source` is the name that errors give it. Raises StrataError."""
     try:
         return Spec.model_validate(content)
     except ValidationError as error:
@@ -74,7 +74,7 @@ def _shown(value: object) -> str:
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
-    """The keys that are allowed where an unknown one was found: follows the location through the schema."""
+    """The keys that are allowed beside an unknown one. Its location is followed through the schema."""
     schema = Spec.model_json_schema()
     node: dict[str, Any] = schema
     for part in location[:-1]:

@@ -8,7 +8,7 @@ from pipeline.spec.part import MOST_NAMES, ColumnType, Name, Part, PositiveInt, 
 
 
 class RawTable(Part):
-    """Files of one kind: where they lie below `--raw`, their columns, and SQL conditions each row must meet."""
+    """Files of one kind: their place below `--raw`, their columns, and SQL conditions that each row must meet."""
 
     files: Annotated[str, StringConstraints(min_length=1)]
     columns: Annotated[dict[RawColumn, ColumnType], Field(min_length=1, max_length=MOST_NAMES)]
@@ -29,11 +29,10 @@ class Impressions(RawTable):
 
 
 class Event(RawTable):
-    """Something a user did after an impression, joined to it by the impression's id and user columns.
+    """Something that a user did after an impression. The columns of the impression's id and user join the two.
 
-    The user is among them because rows are dealt to partitions by user. It counts only if it happened at most
-    `within_s` seconds after the impression. `values` says how a column is combined where the same event happened more
-    than once.
+    The user is among them because rows are dealt to partitions by user. An event counts only if it happened at most
+    `within_s` seconds after the impression. `values` says how a column is combined if the event happened several times.
     """
 
     time: RawColumn
@@ -44,8 +43,8 @@ class Event(RawTable):
 class Profile(RawTable):
     """One row per user, video or the like, joined by `key`.
 
-    With `valid_from` (a column in ms since the epoch) a key may have several rows: an impression gets the last one
-    whose validity began at or before it, unless `valid_to` says that it had ended by then.
+    With `valid_from` (a column in ms since the epoch) a key may have several rows. An impression gets the last row that
+    was valid from its time or earlier, unless `valid_to` says that the row's validity had ended by then.
     """
 
     key: RawColumn

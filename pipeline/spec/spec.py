@@ -1,7 +1,7 @@
 """The typed spec: what a file in `feature_specs/` may say.
 
-It knows names and types, not expressions: those are SQL over Polars columns and are checked, still before
-any data is read, by `pipeline/sql/lineage.py`. Nothing learned from data belongs here.
+It knows names and types. Expressions are SQL over Polars columns: `pipeline/sql/lineage.py` checks them, also before
+any data is read. Nothing learned from data belongs here.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ from pipeline.spec.part import MOST_NAMES, Days, Name, Part, Sql
 class Split(Part):
     """Which days are for training, validation and test, in this order.
 
-    Either by number, the last days of the log; or by the date on which validation and test begin, so that a day added
-    to the log later changes nothing about those before it.
+    It goes by number, which counts the last days of the log, or by the dates on which validation and test begin. With
+    dates, a day that is added to the log changes nothing about the days before it.
     """
 
     valid_days: Days = 1
@@ -32,7 +32,7 @@ class Split(Part):
 
 
 class Downsample(Part):
-    """Of the training rows where `where` holds a share `keep` is kept, with a weight divided by `keep`."""
+    """Of the training rows where `where` holds, the share `keep` stays, with weights divided by `keep`."""
 
     where: Sql
     keep: Annotated[float, Field(strict=True, gt=0, le=1)]
@@ -51,9 +51,9 @@ class Spec(Part):
     objectives: Annotated[dict[Name, AnyObjective], Field(min_length=1, max_length=MOST_NAMES)]
     scenes: Annotated[dict[Name, Scene], Field(min_length=1, max_length=MOST_NAMES)]
     filter: Sql | None = None
-    """Impressions that do not meet it become no samples; histories and counters still see them."""
+    """An impression that does not meet it becomes no sample. Histories and counters still see it."""
     downsample: tuple[Downsample, ...] = ()
-    """The first that holds for a row applies."""
+    """The first rule whose `where` holds for a row applies to it."""
     sample_weight: Sql | None = None
 
     @model_validator(mode="after")
