@@ -9,11 +9,19 @@ import polars as pl
 
 from pipeline.columns import EVENT_TIME, SAMPLE_ID, WEIGHT
 from pipeline.errors import StrataError
-from pipeline.sql.expressions import is_row_wise, parse
+from pipeline.sql.expressions import parse
 from pipeline.sql.types import BUILT_IN, Schema
 
 OURS = {*BUILT_IN, SAMPLE_ID, WEIGHT, EVENT_TIME}
 OUR_PREFIXES = ("label_", "mask_", "scene_", "feature_")
+
+
+ONE_ROW = "use functions of one row: counters and histories may look at earlier rows"
+MOST_SHOWN = 200  # characters of an expression or of a reason in an error
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
 class Checker:
@@ -48,19 +56,22 @@ class Checker:
                     close = difflib.get_close_matches(name, columns, n=1)
                     hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(columns)}"
                     self.refuse(key, f"there is no column `{name}` that it may use", hint)
-            if not is_row_wise(parsed, columns):
-                self.refuse(key, f"`{expression}` looks at other rows", "use counters or histories for what was before")
             return pl.DataFrame(schema=columns).select(parsed.alias("value")).schema["value"]
-        except pl.exceptions.PolarsError as error:
-            self.refuse(key, f"`{expression}` does not evaluate ({str(error).splitlines()[0]})", "correct the SQL")
+        except ValueError as error:
+            self.refuse(
+                key, f"`{shortened(expression)}` {error}", "use one row; counters and histories see earlier rows"
+            )
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            reason = shortened(str(error).partition("\n")[0])
+            self.refuse(key, f"`{shortened(expression)}` does not evaluate ({reason})", "correct the SQL")
 
     def condition(self, key: str, expression: str, columns: Schema) -> None:
         type_ = self.type_of(key, expression, columns)
         if not isinstance(type_, pl.Boolean):
-            self.refuse(key, f"`{expression}` is {type_}", "a condition must be true or false")
+            self.refuse(key, f"`{shortened(expression)}` is {type_}", "a condition must be true or false")
 
     def number(self, key: str, expression: str, columns: Schema, forbidden: Container[str] = ()) -> None:
         """A number, or true and false, which count as 1 and 0."""
         type_ = self.type_of(key, expression, columns, forbidden)
         if not (type_.is_numeric() or isinstance(type_, pl.Boolean)):
-            self.refuse(key, f"`{expression}` is {type_}", "it must be a number")
+            self.refuse(key, f"`{shortened(expression)}` is {type_}", "it must be a number")

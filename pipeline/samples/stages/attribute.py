@@ -1,6 +1,5 @@
 """Third stage: the impressions of one partition and day with their outcomes, and what they add to daily counters."""
 
-from collections.abc import Iterable
 from datetime import timedelta
 
 import numpy as np
@@ -20,7 +19,7 @@ from pipeline.samples.stages.profiles import reject_repeats
 from pipeline.samples.stages.units import Attribution, Counted, CountTask, Profiled, Unit, UnitDone
 from pipeline.spec.logs import Event, Logs
 from pipeline.spec.parts import digest_of_parts
-from pipeline.sql.expressions import parse
+from pipeline.sql.expressions import columns_used
 
 HASH = " hash of the user"  # a column of the attributed impressions, which are sorted by it
 
@@ -118,7 +117,7 @@ def _count(task: CountTask) -> Counted:
     unit, counters = task.unit, task.unit.spec.counters
     assert counters
     measures = counters.measures.values()
-    used = expressions_columns(e for measure in measures for e in (measure.where, measure.mean) if e)
+    used = columns_used(e for measure in measures for e in (measure.where, measure.mean) if e)
     kinds = {measure.event for measure in measures}
     events = event_rows(unit, unit.attributed.read("impressions"), kinds, used | set(counters.by.values()))
     digests = {}
@@ -129,11 +128,6 @@ def _count(task: CountTask) -> Counted:
             digests[f"{by}/{day}"] = content_digest(ordered)
             task.results.write(f"{by}-{day}", ordered)
     return Counted(digests=digests)
-
-
-def expressions_columns(expressions: Iterable[str]) -> set[str]:
-    """The columns that SQL expressions use."""
-    return {column for expression in expressions for column in parse(expression).meta.root_names()}
 
 
 def event_rows(unit: Unit, impressions: pl.DataFrame, kinds: set[str], used: set[str]) -> dict[str, pl.DataFrame]:

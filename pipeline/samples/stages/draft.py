@@ -24,12 +24,13 @@ from pipeline.samples.frames.history import VALUE, Spans, find_spans, sort_past,
 from pipeline.samples.frames.labels import KEEP, WANTED, append_labels
 from pipeline.samples.frames.tallies import SLOT, merge, tallies
 from pipeline.samples.kept.results import Done, Receipt, Results, content_digest, key_of, results
-from pipeline.samples.stages.attribute import HASH, event_rows, expressions_columns
+from pipeline.samples.stages.attribute import HASH, event_rows
 from pipeline.samples.stages.deal import slot_of
 from pipeline.samples.stages.sum_counters import CountFile, Summed, SumWindowsTask, read_windows
 from pipeline.samples.stages.units import Unit, UnitDone
 from pipeline.spec.features import HistoryFeature
 from pipeline.spec.parts import digest_of_parts
+from pipeline.sql.expressions import columns_used
 
 BLOCK_ROWS = 65_536  # rows of a slot that are summed together; another number gives sums of floats other last bits
 RUN_ROWS = 250_000
@@ -163,7 +164,7 @@ def _histories(
     spec, logs = unit.spec, unit.spec.logs
     histories = {name: f for name, f in spec.features.items() if isinstance(f, HistoryFeature)}
     kinds = {feature.event for feature in histories.values()}
-    used = expressions_columns(e for feature in histories.values() for e in (feature.of, feature.where) if e)
+    used = columns_used(e for feature in histories.values() for e in (feature.of, feature.where) if e)
     events = event_rows(unit, impressions, kinds, used | {logs.impression.user})
     asked = impressions.select(user=logs.impression.user, time_ms=logs.impression.time)
     tomorrow = begins_ms(unit.day + timedelta(1), logs.timezone)
