@@ -9,18 +9,16 @@ import polars as pl
 
 from pipeline.columns import EVENT_TIME, SAMPLE_ID, WEIGHT
 from pipeline.errors import StrataError
-from pipeline.sql.expressions import parse
+from pipeline.sql.expressions import ExpressionError, parse
 from pipeline.sql.types import BUILT_IN, Schema
 
 OURS = {*BUILT_IN, SAMPLE_ID, WEIGHT, EVENT_TIME}
 OUR_PREFIXES = ("label_", "mask_", "scene_", "feature_")
-
-
-ONE_ROW = "use functions of one row: counters and histories may look at earlier rows"
 MOST_SHOWN = 200  # characters of an expression or of a reason in an error
 
 
 def shortened(text: str) -> str:
+    """The beginning of a long text, for an error."""
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
@@ -57,10 +55,8 @@ class Checker:
                     hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(columns)}"
                     self.refuse(key, f"there is no column `{name}` that it may use", hint)
             return pl.DataFrame(schema=columns).select(parsed.alias("value")).schema["value"]
-        except ValueError as error:
-            self.refuse(
-                key, f"`{shortened(expression)}` {error}", "use one row; counters and histories see earlier rows"
-            )
+        except ExpressionError as error:
+            self.refuse(key, f"`{shortened(expression)}` {error}", error.fix)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             reason = shortened(str(error).partition("\n")[0])
             self.refuse(key, f"`{shortened(expression)}` does not evaluate ({reason})", "correct the SQL")

@@ -5,7 +5,7 @@ import math
 import polars as pl
 import pytest
 
-from pipeline.sql.expressions import parse
+from pipeline.sql.expressions import ExpressionError, parse
 
 ROWS = pl.DataFrame(
     {
@@ -136,5 +136,5 @@ def test_ordinary_sql_looks_at_one_row(expression: str) -> None:
     ],
 )
 def test_what_looks_at_other_rows_or_at_a_pattern_of_columns(expression: str) -> None:
-    with pytest.raises(ValueError, match=r"is no function of one row|stands for several columns"):
+    with pytest.raises(ExpressionError, match=r"is no function of one row|stands for several columns"):
         parse(expression)

@@ -117,11 +117,10 @@ CALLS = {
     "{}(t)": "day dayofmonth dayofweek dayofyear hour minute month quarter second week year",
     "{}(d)": "date datetime timestamp",
     "{}(d, '%Y-%m-%d')": "date",
-    "{}(concat(d, ' 01'), '%Y-%m-%d %H')": "strptime",
+    "{}(d || ' 01:30', '%Y-%m-%d %H:%M')": "strptime",
     "{}(clock)": "time",
     "{}(t, '%Y')": "strftime",
     "{}('dow', t)": "date_part",
-    "{}('day', t)": "date_trunc",
     "{}(dow from t)": "extract",
     "{}(s)": """bit_length char_length character_length initcap length lower ltrim normalize octet_length reverse rtrim
         trim upper""",
