@@ -49,7 +49,7 @@ def main(runs: Runs, out: Path, samples: Path | None = None, split: SplitName = 
         }
         settings = differing_settings(own_settings)
         facts = {
-            name: {**found.facts(), **settings[name], "spec fingerprint": found.trained.spec.fingerprint()}
+            name: {**found.facts(), **settings[name], "spec fingerprint": found.trained.spec.fingerprint()[:12]}
             | {"folder": str(run_of[name])}
             for name, found in predicted.items()
         }

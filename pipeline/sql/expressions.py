@@ -10,7 +10,7 @@ from pipeline.sql.functions import FUNCTIONS, KEYWORDS, REFUSED, TYPES
 LITERALS = {"true", "false", "null"}
 ONE_ROW = "use functions of one row: counters and histories may look at earlier rows"
 SPLIT = "give parts of it names under `columns`"
-# Polars 2.1.0 checks an expression of this size within a second. Beyond it, the time grows fast and the stack overflows.
+# Polars 2.1.0 checks an expression of this size within a second. Far beyond it, the stack overflows.
 MOST_CHARACTERS = 10_000
 MOST_WORDS = 500  # words and operators; a list of values may be longer
 MOST_STEPS = 500  # of the evaluation: Polars copies an operand of `nullif`, `between`, ... each time it uses it

@@ -42,8 +42,8 @@ def check_lineage(spec: Spec, source: Path) -> None:
     """Tries every expression of a spec; `source` is the spec's file, for errors.
 
     Raises StrataError naming the key for an expression that does not parse, names a column that does not exist, has
-    the wrong type or is no function of one row; for a feature that sees an outcome; for a column that is declared twice;
-    and for features that share a table but not a type.
+    the wrong type or is no function of one row; for a feature that sees an outcome; for a column that is declared
+    twice; and for features that share a table but not a type.
     """
     check = Checker(source)
     outcomes = outcome_columns(spec)

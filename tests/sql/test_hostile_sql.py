@@ -121,7 +121,6 @@ CALLS = {
     "{}(clock)": "time",
     "{}(t, '%Y')": "strftime",
     "{}('dow', t)": "date_part",
-    "{}('day', strptime(d, '%Y-%m-%d'))": "date_trunc",
     "{}(dow from t)": "extract",
     "{}(s)": """bit_length char_length character_length initcap length lower ltrim normalize octet_length reverse rtrim
         trim upper""",
