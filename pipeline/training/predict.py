@@ -57,7 +57,7 @@ class Prediction:
 
     def facts(self) -> dict[str, str]:
         """What the head of a report says of the run, by name."""
-        trained = f"{self.trained.rows('train'):,} rows, {self.trained.period('train')}"
+        trained = f"{self.trained.rows('train'):,} rows\n{self.trained.period('train')}"
         return {"trained on": trained, "checkpoint": f"step {self.step:,}", **self.remarks()}
 
     def remarks(self) -> dict[str, str]:
