@@ -63,6 +63,7 @@ def test_a_reader_that_has_enough_of_the_help_ends_it_in_silence(environment: di
     """As in `strata simulate --help | head -3`."""
     words = [sys.executable, "-m", "pipeline.commands.strata", "simulate", "--help"]
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stderr
+        assert process.stdout
+        assert process.stderr
         process.stdout.close()
         assert process.stderr.read() == ""
