@@ -164,6 +164,8 @@ def load_manifest(store: Path) -> Manifest:
 
     Raises StrataError otherwise. What the files hold is checked by those who read them, see `check_file`.
     """
+    if (store / "config.json").is_file():  # a run keeps a manifest too
+        raise StrataError("is a run and no sample store", where=store, fix="pass the samples that `build` made")
     manifest = read_manifest(Folder.at(store))
     sizes: dict[str, int | None] = dict.fromkeys(manifest.paths()) | {file.path: file.bytes for file in manifest.files}
     root = os.path.realpath(store)

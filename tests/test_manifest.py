@@ -113,6 +113,13 @@ def test_a_damaged_vocabulary_is_named(store: Path, manifest: Manifest) -> None:
     check_file(path, vocabulary.sha256)
 
 
+def test_a_run_is_no_store_though_it_keeps_a_manifest(manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_bytes(manifest.as_file())
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(StrataError, match="is a run and no sample store"):
+        load_manifest(tmp_path)
+
+
 def test_days_of_training_may_be_left_out_and_other_splits_stay(manifest: Manifest):
     first, second, third = manifest.days("train")
     for since, left in (

@@ -73,7 +73,7 @@ class PlainLog:
             texts = [shown.column(name).cast(pl.String).to_list() for name in ids]
             shown.add(SAMPLE_ID, ["-".join(parts) for parts in zip(*texts, strict=True)], pl.String())
         seen: defaultdict[Any, int] = defaultdict(int)
-        columns = list(self.spec.logs.impression.columns)
+        columns = (self.spec.logs.impression.time, *sorted(self.spec.logs.impression.columns))
         if not self.spec.logs.events:
             shown.rows.sort(key=lambda row: sort_key(*(row[column] for column in columns)))
         kept = []
@@ -124,7 +124,7 @@ class PlainLog:
                 if 0 <= row[event.time] - shown.rows[number][time] <= event.within_s * 1000:
                     followed[number].append(row)
         for rows in followed:
-            rows.sort(key=lambda row: sort_key(row[event.time], *(row[value] for value in event.values)))
+            rows.sort(key=lambda row: sort_key(row[event.time], *(row[value] for value in sorted(event.values))))
         return followed
 
     def _happened(self, shown: PlainRows, followed: list[list[Row]], event: Event, types: pl.Schema) -> PlainRows:

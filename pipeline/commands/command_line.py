@@ -9,6 +9,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -89,6 +90,7 @@ def _parse(main: Callable[..., None], program: str, words: Sequence[str], exampl
         if end.code not in (0, None):
             raise StrataError(_one_line(said.getvalue()), where=program, fix="see --help") from None
         if is_first_rank():
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends in silence
             print(_help(main, program, example, said.getvalue(), width))
         raise
     return call

@@ -4,8 +4,9 @@ This is the one place that says so. From it follow the key under which a task's 
 are hashed), what `--explain` says of a changed spec, and the samples' fingerprint, which is about all of them. What is
 not named here (weights, losses, units, dimensions, pooling, the spec's name) belongs to a run: it changes no sample.
 
-A part is a value of the spec under its key, such as `logs.events.click.within_s`. An optional key that is left at its
-default is no part, so a new optional key changes no fingerprint and no task's key.
+A part is a value of the spec under its key, such as `logs.events.click.within_s`. A column whose name has blanks or
+signs stands in quotes: `logs.impression.columns."watch.time (s)"`. An optional key that is left at its default is no
+part, so a new optional key changes no fingerprint and no task's key.
 """
 
 import hashlib
@@ -177,12 +178,18 @@ def all_parts(spec: Spec) -> Parts:
 
 def _flat(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, inner in value.items():
+        key = _quoted(key)
         if isinstance(inner, dict):
             yield f"{prefix}{key}{NAMES}", sorted(inner)
             yield f"{prefix}{key}{ORDER}", list(inner)
             yield from _flat(inner, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", inner
+
+
+def _quoted(name: str) -> str:
+    """In quotes unless it is a plain word: no name of a column looks like several keys, or ends as NAMES does."""
+    return name if re.fullmatch(r"\w+", name) else f'"{name}"'
 
 
 def _select(parts: Parts, patterns: list[str]) -> Parts:
@@ -223,11 +230,11 @@ def _names(key: str, before: Parts, after: Parts) -> list[str]:
     mapping = key.removesuffix(NAMES).removesuffix(ORDER)
     if mapping != key and mapping + NAMES in before and mapping + NAMES in after:
         differ = set(before[mapping + NAMES]) ^ set(after[mapping + NAMES])
-        return [f"{mapping}.{name}" for name in differ] or [key]
+        return [f"{mapping}.{_quoted(name)}" for name in differ] or [key]
     if key in before and key in after:
         return [key]
     fewer = before if key in after else after
-    parts = mapping.split(".")
+    parts = re.findall(r'"[^"]*"|[^."]+', mapping)
     starts = (".".join(parts[:length]) for length in range(1, len(parts)))
     only_one = (s for s in starts if not any(k == s or k.startswith((f"{s}.", f"{s} (")) for k in fewer))
     return [next(only_one, mapping)]

@@ -57,3 +57,13 @@ def test_it_tells_its_version(strata: Strata):
 def test_an_unknown_command_is_one_line(word: str, line: str, strata: Strata):
     done = strata(word, "--spec", "a.yaml")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+def test_a_reader_that_has_enough_of_the_help_ends_it_in_silence(environment: dict[str, str]):
+    """As in `strata simulate --help | head -3`."""
+    words = [sys.executable, "-m", "pipeline.commands.strata", "simulate", "--help"]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == ""

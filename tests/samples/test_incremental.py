@@ -1,6 +1,7 @@
 """A second build does what is new and nothing else, and its store is that of one build over everything."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -286,6 +287,29 @@ def test_what_training_alone_uses_makes_nothing_anew(
     assert (finished(store), samples_by_day(store)) == (before, samples)
     assert manifest.spec == load_spec(spec)
     assert_as_from_scratch(store, spec, whole_log)
+
+
+def test_columns_of_the_log_in_another_order_change_nothing_even_with_a_day_added(
+    log: Path, spec_path: Path, tmp_path: Path
+) -> None:
+    store, spec = tmp_path / "samples", tmp_path / "spec.yaml"
+    later = arrived_after(log, "2026-03-05")
+    aside = {path: path.rename(path.with_suffix(".not_yet")) for path in later}
+    build(spec_path, log, store)
+    before = finished(store, "dealt")
+    for path, place in aside.items():
+        place.rename(path)
+    text = spec_path.read_text()
+    columns = re.findall(r"columns: \{(.*int64.*)\}", text)
+    assert len(columns) == 7
+    for of_table in columns:
+        text = text.replace(of_table, ", ".join(reversed(of_table.split(", "))))
+    spec.write_text(text)
+    found = build(spec, log, store)
+    assert before.items() <= finished(store, "dealt").items()
+    scratch = build(spec, log, tmp_path / "scratch")
+    assert [file.sha256 for file in found.files] == [file.sha256 for file in scratch.files]
+    assert found.learned == scratch.learned
 
 
 def test_a_changed_feature_keeps_all_that_comes_before_drafts(

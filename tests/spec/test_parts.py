@@ -110,6 +110,15 @@ def test_another_order_of_columns_writes_the_samples_anew_and_serves_the_same_re
     assert list(changed_parts(before, swapped)) == [NO_STAGE]
 
 
+@pytest.mark.parametrize("name", ["rank (order)", "rank (names)", "rank.time", "it's"])
+def test_a_column_of_any_name_is_a_part_of_its_own(name: str) -> None:
+    columns = CONTENT["logs"]["impression"]["columns"]
+    before, after = (spec(logs__impression__columns=columns | {name: of_type}) for of_type in ("int8", "int16"))
+    assert changed_parts(before, after) == {"dealt": [f'logs.impression.columns."{name}"']}
+    assert changed_parts(spec(), after) == {"dealt": [f'logs.impression.columns."{name}"']}
+    assert samples_fingerprint(after) != samples_fingerprint(before)
+
+
 class LaterSplit(Split):
     by_user: bool = False
 

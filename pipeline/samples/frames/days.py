@@ -1,6 +1,6 @@
 """Local days: which day of the spec's time zone a moment belongs to, and when a day begins."""
 
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -19,8 +19,3 @@ def local_time(time_ms: pl.Expr, timezone: str) -> pl.Expr:
 def begins_ms(day: date, timezone: str) -> int:
     """When a local day begins, in ms since the epoch."""
     return int(datetime.combine(day, time(), ZoneInfo(timezone)).timestamp() * 1000)
-
-
-def days_before(day: date, number: int) -> list[date]:
-    """The `number` days before `day`, the earliest first."""
-    return [day - timedelta(back) for back in range(number, 0, -1)]

@@ -85,11 +85,11 @@ def _combined(events: pl.DataFrame, values: Mapping[str, str]) -> pl.DataFrame:
     several = pl.Series(how_often[events[ROW].to_numpy()] > 1)
     together = (
         events.filter(several)
-        .sort(EVENT_TIME, *values)
+        .sort(EVENT_TIME, *sorted(values))
         .group_by(ROW)
         .agg(getattr(pl.col(value), how)() for value, how in values.items())
     )
     # As in a group, the sum of a missing value is 0.
     summed = [pl.col(value).fill_null(0) for value, how in values.items() if how == "sum"]
-    alone = events.filter(~several).select(ROW, *values).with_columns(summed)
-    return pl.concat([alone.cast(together.schema), together])
+    single = events.filter(~several).select(ROW, *values).with_columns(summed)
+    return pl.concat([single.cast(together.schema), together])

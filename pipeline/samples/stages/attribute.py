@@ -67,10 +67,11 @@ def _attribute(unit: Unit) -> Attribution:
 def sort_impressions(impressions: pl.DataFrame, logs: Logs) -> pl.DataFrame:
     """Sorts by the hash of the user, time and id: the order is the same for any number of partitions.
 
-    Rows of interaction logs that agree in all of these are sorted by the rest of their content.
+    Rows of interaction logs that agree in all of these are sorted by the rest of their content, column by column in the
+    order of the columns' names: that of their declaration changes no sample.
     """
     keys = [logs.impression.time, *logs.impression.id]
-    rest = [logs.impression.user] if logs.events else impressions.columns
+    rest = [logs.impression.user] if logs.events else sorted(impressions.columns)
     hashes = user_hash(impressions[logs.impression.user])
     times = impressions[logs.impression.time].to_numpy()
     # Two numbers are sorted in a quarter of the time of all keys, and are nearly always enough.

@@ -48,6 +48,8 @@ def read_pieces(pieces: Pieces, table: RawTable) -> pl.DataFrame:
     batches = [batch for piece in pieces for batch in piece.results.read_batches("rows", list(piece.batches))]
     if not batches:
         return empty
-    rows = pl.from_arrow(pa.Table.from_batches(batches), rechunk=True)
+    # A file that was dealt before the columns were declared in another order has them in the earlier one.
+    ordered = [batch.select(list(table.columns)) for batch in batches]
+    rows = pl.from_arrow(pa.Table.from_batches(ordered), rechunk=True)
     assert isinstance(rows, pl.DataFrame)
     return rows

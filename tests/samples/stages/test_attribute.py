@@ -36,3 +36,9 @@ def test_impressions_of_one_ms_are_in_the_order_of_their_ids_and_their_content()
         found = sort_impressions(shuffled, LOGS)
         assert found.drop(HASH).rows() == expected
         assert found[HASH].to_list() == [int(hashes[row[1]]) for row in expected]
+
+
+def test_the_order_in_which_columns_are_declared_does_not_matter() -> None:
+    log = pl.DataFrame({"id": [1, 1], "user": [7, 7], "time_ms": [5, 5], "clicked": [0, 1], "at": [2, 1]})
+    one, other = (sort_impressions(log.select(columns), LOGS) for columns in (log.columns, log.columns[::-1]))
+    assert one["clicked"].to_list() == other["clicked"].to_list() == [1, 0]
