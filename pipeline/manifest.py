@@ -122,6 +122,8 @@ class Manifest(Part):
     filtered: int
     """Impressions that the spec's filter left out."""
     quarantine: list[BadRawFile]
+    trained_before: tuple[str, ...] = ()
+    """In the manifest that a run keeps: the days that the run it began from, and those before, were trained on."""
 
     def as_file(self) -> bytes:
         """The content of manifest.json, with a digest of itself."""

@@ -74,7 +74,8 @@ class Prediction:
                 f"{counts.cut_rows:,} of {counts.rows:,} rows ({share:.2%}) have a number whose interval the run's "
                 "quantiles cut"
             )
-        leaked = set(self.trained.days("train")) & set(self.store.days(self.split))
+        known = {*self.trained.trained_before, *self.trained.days("train")}
+        leaked = known & set(self.store.days(self.split))
         if leaked:
             rows = sum(file.rows for file in self.store.files if file.split == self.split and file.date in leaked)
             found["warning"] = (

@@ -134,7 +134,10 @@ def _from_first_rank(source: Encoding) -> Encoding:
 
 
 def _training_days(source: Encoding, config: TrainConfig, predecessor: Predecessor | None) -> Encoding:
-    """The manifest without the training days that are not wanted. Raises StrataError if none is left."""
+    """The manifest without the training days that are not wanted, and with those of the predecessors.
+
+    Raises StrataError if no training day is left.
+    """
     since = config.since.isoformat() if config.since else ""
     if predecessor and not since:
         last = date.fromisoformat(predecessor.encoding.manifest.days("train")[-1])
@@ -146,4 +149,8 @@ def _training_days(source: Encoding, config: TrainConfig, predecessor: Predecess
             where=config.samples,
             fix="build samples of more days, or pass an earlier --since",
         )
+    if predecessor:
+        earlier = predecessor.encoding.manifest
+        before = tuple(sorted({*earlier.trained_before, *earlier.days("train")}))
+        wanted = wanted.model_copy(update={"trained_before": before})
     return Encoding(source.folder, wanted)

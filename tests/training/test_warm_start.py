@@ -102,6 +102,7 @@ def test_rows_go_where_their_values_went_and_only_new_days_are_trained_on(
     assert all(torch.allclose(before[name], after[name], rtol=0, atol=1e-4) for name in whole)
     days = manifest.days("train")
     assert load_encoding(tmp_path / "run").manifest.days("train") == days[-1:]
+    assert load_encoding(tmp_path / "run").manifest.trained_before == tuple(days[:-1])
     assert read_progress(best_checkpoint(tmp_path / "run")).step == 1
     assert load_encoding(earlier).manifest.days("train") == days[:-1]
     # Training moves on from there.
