@@ -52,9 +52,11 @@ def main(
         audit: Samples to recompute from the raw logs, slowly and plainly, and to compare with the finished
             store. Fails also if a feature alone tells a label.
     """
-    if audit < 0 or (audit and not Folder.at(out).is_local):
-        fix = "give a number of samples; the store must lie on this machine"
-        raise StrataError(f"cannot audit {audit} samples of {out}", where="--audit", fix=fix)
+    if audit < 0:
+        raise StrataError(f"found {audit}", where="--audit", fix="give a number of samples")
+    if audit and not Folder.at(out).is_local:
+        fix = "copy the store to this machine, or leave --audit out"
+        raise StrataError(f"cannot audit {out}, which is not on this machine", where="--audit", fix=fix)
     options = Options(engine, ray_address, workers, memory, partitions, quarantine=on_bad_file == "quarantine")
     if explain:
         print(explain_build(*prepare(spec, raw, out, options), options, Folder.at(out)))

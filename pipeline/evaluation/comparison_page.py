@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.atomic import replace_file
 from pipeline.evaluation.measure import Metrics
-from pipeline.evaluation.metric_tables import TITLES, Cell, MetricTable, tables
+from pipeline.evaluation.metric_tables import TITLES, MetricCell, MetricTable, tables
 from pipeline.page.render import render
 from pipeline.spec.spec import Spec
 
@@ -27,7 +27,7 @@ class Comparison:
     """The reference's table, and for each of its lines a line per run, the changes below their figures."""
 
     table: MetricTable
-    lines: dict[str, dict[str, list[tuple[Cell, Change | None]]]]
+    lines: dict[str, dict[str, list[tuple[MetricCell, Change | None]]]]
 
 
 def write_comparison(
@@ -103,7 +103,7 @@ def _comparisons(spec: Spec, runs: Metrics, differences: Metrics) -> dict[str, C
 
 def _with_changes(
     table: MetricTable, heading: str, changes: Metrics | None, name: str
-) -> list[tuple[Cell, Change | None]]:
+) -> list[tuple[MetricCell, Change | None]]:
     """A run's line; the reference has no changes."""
     of_objective = changes["objectives"][name] if changes else {}
     return [
@@ -112,7 +112,7 @@ def _with_changes(
     ]
 
 
-def _change(cell: Cell, change: Metrics | None) -> Change | None:
+def _change(cell: MetricCell, change: Metrics | None) -> Change | None:
     """With the decimals of its figure; one too small for them is about the same."""
     if change is None:
         return None

@@ -21,7 +21,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class MetricCell:
     """A figure as text. If there is none, a note says why."""
 
     text: str
@@ -34,7 +34,7 @@ class MetricTable:
     """Columns, one line per objective, and the notes below, numbered from 1."""
 
     columns: list[Column]
-    lines: dict[str, list[Cell]]
+    lines: dict[str, list[MetricCell]]
     notes: list[str]
 
 
@@ -111,7 +111,7 @@ def tables(spec: Spec, objectives: Mapping[str, Mapping[str, Any]]) -> dict[str,
 def _table(spec: Spec, objectives: Mapping[str, Mapping[str, Any]], columns: list[Column]) -> MetricTable:
     columns = [column for column in columns if any(column.key in figures for figures in objectives.values())]
     notes: list[str] = []
-    lines: dict[str, list[Cell]] = {}
+    lines: dict[str, list[MetricCell]] = {}
     for name, figures in objectives.items():
         lines[_with_unit(spec, name)] = [_cell(figures, column, notes) for column in columns]
     return MetricTable(columns, lines, notes)
@@ -122,16 +122,16 @@ def _with_unit(spec: Spec, name: str) -> str:
     return f"{name} ({objective.unit})" if isinstance(objective, RegressionObjective) and objective.unit else name
 
 
-def _cell(figures: Mapping[str, Any], column: Column, notes: list[str]) -> Cell:
+def _cell(figures: Mapping[str, Any], column: Column, notes: list[str]) -> MetricCell:
     """The figure, or "too few" with the number of the note that says why. Adds the note if it is new."""
     if column.key not in figures:
-        return Cell("")
+        return MetricCell("")
     value = figures[column.key]
     if value is not None:
         text = column.form(value)
         rate = f" ({share(value / figures['rows'])})" if column.key == "positives" and figures["rows"] else ""
-        return Cell(text + rate)
+        return MetricCell(text + rate)
     reason = figures["too_few"][column.key]
     if reason not in notes:
         notes.append(reason)
-    return Cell("too few", notes.index(reason) + 1, reason)
+    return MetricCell("too few", notes.index(reason) + 1, reason)

@@ -1,7 +1,7 @@
 """A sample store as frames, for a notebook: samples, days, labels, and the values behind encoded features."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from difflib import get_close_matches
 from itertools import pairwise
@@ -12,7 +12,7 @@ import polars as pl
 
 from pipeline.columns import SAMPLE_ID, sample_columns
 from pipeline.errors import StrataError
-from pipeline.manifest import Manifest, SplitName, load_manifest
+from pipeline.manifest import Manifest, SampleFile, SplitName, check_file, load_manifest
 from pipeline.spec.features import BucketTable, DenseFeature, QuantileTable, VocabTable
 
 HASHES = 2**64
@@ -24,6 +24,8 @@ class Store:
 
     path: Path
     manifest: Manifest
+    _checked: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Sample files whose checksum was found right."""
 
     def days(self) -> pl.DataFrame:
         """The rows of each day: split, day, rows."""
@@ -52,7 +54,8 @@ class Store:
             columns: Columns of the store; by default all.
             fraction: Share of the samples, always the same ones: a hash of the sample's id chooses them.
 
-        Raises StrataError if the store has no such split, day or column.
+        Raises StrataError if the store has no such split, day or column, or a file is damaged: all files that are
+        asked for are checked, once per store that was opened.
         """
         if not 0 < fraction <= 1:
             raise StrataError(f"found {fraction}", where="fraction", fix="give a share above 0, at most 1")
@@ -65,6 +68,7 @@ class Store:
         of_day: dict[tuple[str, str], list[Path]] = {}
         for file in files:
             if not wanted or file.date in wanted:
+                self._check_once(file)
                 of_day.setdefault((file.split, file.date), []).append(self.path / file.path)
         if not of_day:
             raise StrataError(f"has no rows of the {split} split", where=self.path, fix="choose another split")
@@ -75,6 +79,11 @@ class Store:
         if fraction < 1:
             samples = samples.filter(pl.col(SAMPLE_ID).hash() < int(fraction * HASHES))
         return samples.select(*(columns or known), "split", "day")
+
+    def _check_once(self, file: SampleFile) -> None:
+        if file.path not in self._checked:
+            check_file(self.path / file.path, file.sha256)
+            self._checked.add(file.path)
 
     def decode(self, feature: str, numbers: pl.Series) -> pl.Series:
         """What the numbers of a feature's column stand for: the values of the log, or intervals of a number.
@@ -91,8 +100,9 @@ class Store:
             return (numbers.abs().exp() - 1) * numbers.sign() if "log1p" in declared.normalise else numbers
         match spec.tables[declared.table]:
             case VocabTable():
-                vocabulary = pl.read_parquet(self.path / learned.vocabularies[declared.table].path)
-                values = vocabulary.sort("index")["value"]
+                vocabulary = learned.vocabularies[declared.table]
+                check_file(self.path / vocabulary.path, vocabulary.sha256)
+                values = pl.read_parquet(self.path / vocabulary.path).sort("index")["value"]
             case QuantileTable():
                 values = _intervals(learned.boundaries[declared.table])
             case BucketTable(boundaries=boundaries):

@@ -15,28 +15,36 @@ from pipeline.spec.features import (
     QuantileTable,
     VocabTable,
 )
-from pipeline.spec.parts import AT_THE_END, BY_DAYS, NO_STAGE, changed_parts
+from pipeline.spec.parts import AT_THE_END, BY_DAYS, NO_STAGE, changed_parts, stages_after
 from pipeline.spec.spec import Spec
 from pipeline.storage import Folder
 
 WIDTH = 26
-# What a changed part of the spec redoes, by the first stage that depends on it. Later stages follow as far as their
-# input changes.
-REDONE = "is done again for all days, from {} on"
-FIRST_REDONE = {
-    "dealt": REDONE.format("dealing"),
-    "profiles": REDONE.format("profiles"),
-    "attributed": REDONE.format("attribution"),
-    "profiled": REDONE.format("profiles in force"),
-    "counted": REDONE.format("counters"),
-    "windows": REDONE.format("counters"),
-    "drafts": REDONE.format("drafts"),
-    "learned": REDONE.format("vocabularies"),
-    "encoded": REDONE.format("encoding"),
+WORDS = {
+    "dealt": "dealing",
+    "profiles": "profiles",
+    "attributed": "attribution",
+    "profiled": "profiles in force",
+    "counted": "counters",
+    "daily": "counters",
+    "windows": "counters",
+    "drafts": "drafts",
+    "learned": "vocabularies",
+    "encoded": "encoding",
+}
+NO_TASK = {
     BY_DAYS: "is done again for days whose split changes: encoding; and vocabularies, if training days change",
     AT_THE_END: "nothing is done again; labels are checked",
     NO_STAGE: "nothing is done again",
 }
+
+
+def redone(stage: str) -> str:
+    """What a changed part redoes: the first stage that depends on it, and later ones as far as their input changes."""
+    if stage in NO_TASK:
+        return NO_TASK[stage]
+    names = dict.fromkeys(WORDS[later] for later in stages_after(stage))
+    return f"is done again for all days, from {WORDS[stage]} on ({', '.join(names)})"
 
 
 def explain_build(
@@ -116,4 +124,4 @@ def _changes(spec: Spec, store: Folder) -> Iterator[str]:
     if not found:
         yield _line("the spec", "has not changed: new and changed raw files are read, and what depends on them")
     for stage, keys in found.items():
-        yield _line(FIRST_REDONE[stage], ", ".join(keys))
+        yield _line(redone(stage), ", ".join(keys))

@@ -7,8 +7,7 @@ bit_and bit_count bit_not bit_or bit_xor bitand bitcount bitnot bitor bitxor xor
 """
 CHOICES = "cast coalesce greatest if ifnull least nullif try_cast"
 TIMES = """
-date date_part datetime day dayofmonth dayofweek dayofyear extract hour minute month quarter second strftime
-strptime time timestamp week year
+date_part day dayofmonth dayofweek dayofyear extract hour minute month quarter second strftime strptime week year
 """
 TEXTS = """
 bit_length char_length character_length concat concat_ws ends_with initcap left length lower ltrim normalize
@@ -21,7 +20,8 @@ array_upper string_to_array
 """
 # Kept out: aggregates, windows and orders look at other rows. The clock differs from run to run. `columns` and `unnest`
 # give several values. With `generate_series`, `lpad` and `rpad` one row may fill the memory.
-# Polars 2.1.0 has `date_trunc` for constants only.
+# `date`, `datetime`, `time` and `timestamp` guess a format from the first row; `strptime` is told one. Polars 2.1.0 has
+# `date_trunc` for constants only.
 FUNCTIONS = frozenset(f"{NUMBERS} {CHOICES} {TIMES} {TEXTS} {LISTS}".split())
 
 # Other words that may stand before a parenthesis.

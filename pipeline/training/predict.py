@@ -82,6 +82,11 @@ class Prediction:
                 f"{rows:,} of {self.store.rows(self.split):,} rows are of days that the run was trained on "
                 f"({', '.join(sorted(leaked))}), so its figures are too good"
             )
+        chosen_by = set(self.trained.days("valid")) & set(self.store.days(self.split))
+        if chosen_by and self.split != "valid":
+            found["validated on"] = (
+                f"{', '.join(sorted(chosen_by))} chose the best checkpoint of the run, so its figures flatter a little"
+            )
         return found
 
 

@@ -81,6 +81,7 @@ def train(config: TrainConfig) -> Progress:
                 record.say(f"resuming from {start}")
             if predecessor:
                 record.say(started)
+            record.say(f"training on {manifest.rows('train'):,} rows of {manifest.period('train')}")
             precision = str(loop.precision).removeprefix("torch.")
             more = "one process; `torchrun --nproc-per-node N` uses more"
             processes = f"{rank.ranks} processes" if rank.ranks > 1 else more

@@ -13,13 +13,13 @@ import pytest
 
 from pipeline.samples.build import build_samples, prepare
 from pipeline.samples.division import Options
-from pipeline.samples.explain import FIRST_REDONE, explain_build
+from pipeline.samples.explain import explain_build, redone
 from pipeline.spec.file import load_spec, parse_spec
 from pipeline.spec.parts import AT_THE_END, BY_DAYS, NO_STAGE, STAGES, changed_parts, samples_fingerprint, stages_after
 from pipeline.spec.spec import Spec
 from pipeline.storage import Folder
 
-ALONE = Options(workers=1, partitions=2)
+ONE_WORKER = Options(workers=1, partitions=2)
 DAY = 86_400_000
 # Every kind of table, feature, counter and objective once, and each optional key somewhere.
 SPEC = """\
@@ -290,7 +290,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("every_key")
     write_log(folder / "raw")
     (folder / "spec.yaml").write_text(SPEC)
-    build_samples(folder / "spec.yaml", folder / "raw", folder / "samples", ALONE)
+    build_samples(folder / "spec.yaml", folder / "raw", folder / "samples", ONE_WORKER)
     return folder
 
 
@@ -324,18 +324,20 @@ def test_a_build_does_what_explain_says_of_any_changed_value(key: str, built: Pa
     path.write_text(json.dumps(edited(old, edit)))
     new, store = load_spec(path), shutil.copytree(built / "samples", tmp_path / "samples")
     found = changed_parts(old, new)
-    words = " ".join(explain_build(*prepare(path, built / "raw", store, ALONE), ALONE, Folder.at(store)).split())
+    words = " ".join(
+        explain_build(*prepare(path, built / "raw", store, ONE_WORKER), ONE_WORKER, Folder.at(store)).split()
+    )
     named = [name for names in found.values() for name in names]
     assert any(key == name or key.startswith(f"{name}.") or name in edit for name in named), found
-    assert all(f"{FIRST_REDONE[stage]} {', '.join(names)}" in words for stage, names in found.items())
+    assert all(f"{redone(stage)} {', '.join(names)}" in words for stage, names in found.items())
 
     before = {stage.folder: receipts(store, stage.folder) for stage in STAGES}
-    build_samples(path, built / "raw", store, ALONE)
-    redone = {folder for folder, earlier in before.items() if receipts(store, folder) - earlier}
+    build_samples(path, built / "raw", store, ONE_WORKER)
+    done_again = {folder for folder, earlier in before.items() if receipts(store, folder) - earlier}
     first = [stage for stage in found if stage not in (BY_DAYS, AT_THE_END, NO_STAGE)]
-    assert redone >= set(first[:1])
+    assert done_again >= set(first[:1])
     promised = {later for stage in first for later in stages_after(stage)}
     promised |= {"learned", "encoded"} if BY_DAYS in found else set()
-    assert redone <= promised
+    assert done_again <= promised
     same_samples = found.keys() == {NO_STAGE}
     assert (samples_fingerprint(new) == samples_fingerprint(old)) == same_samples

@@ -429,7 +429,7 @@ def test_explain_says_what_a_build_would_do_and_does_nothing(
         "training shows 2 times or more",
         "feature_position number: position + 1, standardise",
         "label_play_time regression: play_ms / 1000.0 where play",
-        "is done again for all days, from drafts on features.position.source",
+        "is done again for all days, from drafts on (drafts, vocabularies, encoding) features.position.source",
         "nothing is done again scenes.player.weights.play_time",
     ):
         assert promised in lines

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -115,10 +114,7 @@ CALLS = {
     "{}(p, a, b)": "if",
     "{}(a as double)": "cast try_cast",
     "{}(t)": "day dayofmonth dayofweek dayofyear hour minute month quarter second week year",
-    "{}(d)": "date datetime timestamp",
-    "{}(d, '%Y-%m-%d')": "date",
     "{}(d || ' 01:30', '%Y-%m-%d %H:%M')": "strptime",
-    "{}(clock)": "time",
     "{}(t, '%Y')": "strftime",
     "{}('dow', t)": "date_part",
     "{}(dow from t)": "extract",
@@ -165,10 +161,14 @@ LARGE = {
 
 
 @pytest.mark.parametrize("expression", LARGE.values(), ids=LARGE)
-def test_an_expression_that_would_stop_polars_is_refused_in_time(expression: str) -> None:
-    begun = time.perf_counter()
+def test_an_expression_that_would_stop_polars_is_refused(expression: str) -> None:
+    """Polars would take minutes or overflow its stack: this test would not end, or end the process."""
     refusal(expression)
-    assert time.perf_counter() - begun < 1
+
+
+@pytest.mark.parametrize("guess", ["date(s)", "time(s)", "timestamp(s)", "datetime(s)"])
+def test_a_time_in_a_format_that_the_first_row_decides_is_refused(guess: str) -> None:
+    assert "no function of one row" in refusal(guess)
 
 
 def test_a_long_list_of_values_is_no_large_expression() -> None:
