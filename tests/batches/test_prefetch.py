@@ -1,25 +1,28 @@
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from pipeline.batches.prefetch import Prefetcher
 
 
-def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+@pytest.fixture
+def threads() -> Callable[[], list[threading.Thread]]:
+    """The threads of prefetchers that the test has started and that still run."""
+    before = set(threading.enumerate())
+    return lambda: [t for t in threading.enumerate() if t.name == "prefetch" and t not in before]
 
 
 @pytest.mark.parametrize("depth", [1, 4])
 @pytest.mark.parametrize("count", [0, 1, 100])
-def test_all_items_in_order_and_the_thread_ends(count: int, depth: int):
+def test_all_items_in_order_and_the_thread_ends(count: int, depth: int, threads: Callable[[], list[threading.Thread]]):
     prefetcher = Prefetcher(iter(range(count)), depth)
     assert list(prefetcher) == list(range(count))
     assert prefetcher.waited_s > 0
     assert not threads()
 
 
-def test_it_works_ahead_by_no_more_than_its_depth():
+def test_it_works_ahead_by_no_more_than_its_depth(threads: Callable[[], list[threading.Thread]]):
     taken = []
     reached = threading.Event()
 
@@ -38,7 +41,7 @@ def test_it_works_ahead_by_no_more_than_its_depth():
     assert not threads()
 
 
-def test_an_exception_is_raised_after_the_items_before_it():
+def test_an_exception_is_raised_after_the_items_before_it(threads: Callable[[], list[threading.Thread]]):
     def source() -> Iterator[int]:
         yield 1
         yield 2
@@ -51,7 +54,7 @@ def test_an_exception_is_raised_after_the_items_before_it():
     assert not threads()
 
 
-def test_the_thread_stops_when_the_consumer_fails_half_way():
+def test_the_thread_stops_when_the_consumer_fails_half_way(threads: Callable[[], list[threading.Thread]]):
     def endless() -> Iterator[int]:
         while True:
             yield 0

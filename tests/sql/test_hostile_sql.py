@@ -22,7 +22,6 @@ ROWS = pl.DataFrame(
         "d": ["2026-01-04", "2026-01-05", None, "2024-02-29", "2026-01-04"],
         "p": [True, False, None, True, True],
         "t": pl.Series([0, 3_600_000, None, 0, 7]).cast(pl.Datetime("ms")),
-        "clock": ["01:02:03", "23:59:59", None, "00:00:00", "01:02:03"],
         "list": [[1, 2], [2, 2], None, [3], [1, 2]],
         "select": [1, 2, 3, 4, 5],
     }
