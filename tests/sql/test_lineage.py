@@ -1,75 +1,16 @@
 """Every expression of a spec is checked before any data is read: it evaluates, and sees no outcome of its own row."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from pipeline.errors import StrataError
-from pipeline.samples.build import build_samples
 from pipeline.spec.file import load_spec
 from pipeline.spec.spec import Spec
-from pipeline.sql.expressions import ONE_ROW
 from pipeline.sql.lineage import check_lineage, outcome_columns
+from tests.sql.specs import EVENT_LOGS, IMPRESSION, SPECS, changed, refusal
 
-SPECS = Path(__file__).parents[2] / "feature_specs"
-IMPRESSION = {
-    "files": "shown",
-    "columns": {"id": "int64", "uid": "int64", "video": "int64", "ms": "int64", "tab": "string"},
-    "id": ["id"],
-    "user": "uid",
-    "video": "video",
-    "time": "ms",
-}
-EVENT_LOGS: dict[str, Any] = {
-    "name": "small",
-    "logs": {
-        "impression": IMPRESSION,
-        "events": {
-            "play": {
-                "files": "play",
-                "columns": {"id": "int64", "uid": "int64", "at": "int64", "seconds": "float64"},
-                "time": "at",
-                "within_s": 60,
-                "values": {"seconds": "sum"},
-            }
-        },
-        "profiles": {"clip": {"files": "clip", "columns": {"video": "int64", "length": "int32"}, "key": "video"}},
-    },
-    "columns": {"hour": "extract(hour from impression_time)", "late": "hour > 20"},
-    "counters": {
-        "days": [7],
-        "by": {"user": "uid", "hour": "hour"},
-        "measures": {"shown": {"where": "late"}, "played": {"event": "play", "mean": "seconds / length"}},
-    },
-    "tables": {
-        "video": {"encode": "vocab", "dim": 4},
-        "tag": {"encode": "hash", "rows": 9, "dim": 4},
-        "length": {"encode": "quantiles", "buckets": 3, "dim": 2},
-    },
-    "features": {
-        "bucket": {"kind": "id", "table": "length", "source": "length"},
-        "video": {"kind": "id", "table": "video"},
-        "played": {
-            "kind": "history",
-            "table": "video",
-            "of": "video",
-            "event": "play",
-            "where": "seconds > 3",
-            "last": 3,
-        },
-        "tab": {"kind": "id_list", "table": "tag"},
-        "length": {"kind": "dense"},
-        "rate": {"kind": "dense", "source": "user_played_7d / (user_shown_7d + 1)"},
-    },
-    "objectives": {
-        "play": {"kind": "binary", "label": "play"},
-        "watch": {"kind": "regression", "label": "seconds / length", "where": "play and length > 0"},
-    },
-    "scenes": {"feed": {"where": "tab = 'feed'", "weights": {"watch": 1, "play": 1}}},
-}
 INTERACTIONS = {
     **EVENT_LOGS,
     "logs": {
@@ -90,26 +31,15 @@ INTERACTIONS = {
         "played": {"kind": "history", "table": "video", "of": "video", "where": "play", "last": 3},
     },
 }
+
+
 SEEN = "; features may use outcomes only through counters and histories"
+
+
 KNOWN = "id, uid, video, ms, tab, length"
+
+
 BUILT_IN = "impression_time, day, local_day"
-
-
-def changed(content: dict[str, Any], path: str, value: object) -> Spec:
-    content = copy.deepcopy(content)
-    *parents, last = path.split(".")
-    place = content
-    for key in parents:
-        place = place.setdefault(key, {})
-    place[last] = value
-    return Spec.model_validate(content)
-
-
-def refusal(spec: Spec) -> str:
-    with pytest.raises(StrataError) as error:
-        check_lineage(spec, Path("spec.yaml"))
-    assert "\n" not in str(error.value)
-    return str(error.value).removeprefix("spec.yaml: ")
 
 
 @pytest.mark.parametrize("logs", [EVENT_LOGS, INTERACTIONS], ids=["event logs", "interaction logs"])
@@ -282,125 +212,3 @@ def test_when_a_profile_is_valid_is_no_column_of_a_sample() -> None:
     for column in ("since", "until"):
         message = refusal(changed(dated.model_dump(), "features.length.source", column))
         assert message.startswith(f"features.length.source: there is no column `{column}` that it may use; ")
-
-
-OTHER_ROWS = [
-    "sum(length)",
-    "length - avg(length) over (partition by uid)",
-    "rank() over (order by ms)",
-    "lag(length) over (order by ms)",
-    "count(*)",
-    "max(length in (1, 2))",
-    '"^l.*$"',
-]
-
-
-@pytest.mark.parametrize("expression", OTHER_ROWS)
-@pytest.mark.parametrize(
-    ("path", "of"),
-    [
-        ("features.length.source", "{}"),
-        ("features.played.of", "{}"),
-        ("columns.x", "{}"),
-        ("objectives.watch.label", "{}"),
-        ("objectives.watch.where", "({}) > 0"),
-        ("scenes.feed.where", "({}) > 0"),
-        ("sample_weight", "{}"),
-        ("filter", "({}) > 0"),
-        ("counters.measures.played.mean", "{}"),
-        ("counters.measures.shown.where", "({}) > 0"),
-    ],
-)
-def test_no_expression_looks_at_other_rows(path: str, of: str, expression: str) -> None:
-    of = of.format(expression)
-    message = refusal(changed(EVENT_LOGS, path, of))
-    if expression.startswith('"'):
-        assert message == f"{path}: `{of}` stands for several columns; name one column"
-    else:
-        assert message.startswith(f"{path}: `{of}` uses `")
-        assert message.endswith("`, which is no function of one row; " + ONE_ROW)
-
-
-ONE_EVENT = {
-    "files": "x",
-    "columns": {"id": "int64", "uid": "int64", "at": "int64", "n": "int64"},
-    "time": "at",
-    "within_s": 60,
-}
-TAKEN = {
-    "event and impression column": ("logs.events.tab", ONE_EVENT, "logs.events.tab", "tab"),
-    "event and outcome's value": ("logs.events.seconds", ONE_EVENT, "logs.events.seconds", "seconds"),
-    "value and event": ("logs.events.n", {**ONE_EVENT, "values": {"n": "sum"}}, "logs.events.n.values.n", "n"),
-    "value and id": ("logs.events.like", {**ONE_EVENT, "values": {"id": "max"}}, "logs.events.like.values.id", "id"),
-    "values of two events": (
-        "logs.events.like",
-        {**ONE_EVENT, "columns": EVENT_LOGS["logs"]["events"]["play"]["columns"], "values": {"seconds": "max"}},
-        "logs.events.like.values.seconds",
-        "seconds",
-    ),
-    "derived and profile column": ("columns.length", "1", "columns.length", "length"),
-    "derived column and event": ("columns.play", "1", "columns.play", "play"),
-    "profile column and value": (
-        "logs.profiles.clip.columns.seconds",
-        "int64",
-        "logs.profiles.clip.columns.seconds",
-        "seconds",
-    ),
-    "profile and impression column": (
-        "logs.profiles.clip.columns.tab",
-        "string",
-        "logs.profiles.clip.columns.tab",
-        "tab",
-    ),
-    "counter and column": ("columns.user_shown_7d", "1", "counters", "user_shown_7d"),
-    "the same window twice": ("counters.days", [7, 7], "counters", "user_shown_7d"),
-    "two counters, one name": (
-        "counters",
-        {"days": [7], "by": {"user": "uid", "user_x": "tab"}, "measures": {"x_clicks": {}, "clicks": {}}},
-        "counters",
-        "user_x_clicks_7d",
-    ),
-}
-
-
-@pytest.mark.parametrize(("path", "value", "key", "name"), TAKEN.values(), ids=TAKEN)
-def test_no_two_columns_have_the_same_name(path: str, value: object, key: str, name: str) -> None:
-    expected = f"{key}: there is another column `{name}`; give one of the two another name"
-    assert refusal(changed(EVENT_LOGS, path, value)) == expected
-
-
-RESERVED = [
-    "label_x",
-    "mask_x",
-    "scene_x",
-    "feature_x",
-    "day",
-    "local_day",
-    "impression_time",
-    "event_time_ms",
-    "sample_id",
-    "sample_weight",
-]
-
-
-@pytest.mark.parametrize("name", RESERVED)
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [("logs.impression.columns", "int64"), ("logs.profiles.clip.columns", "int64"), ("columns", "1")],
-)
-def test_names_that_strata_gives_are_refused(path: str, value: str, name: str) -> None:
-    expected = f"{path}.{name}: `{name}` is a name that Strata gives; choose another name"
-    assert refusal(changed(EVENT_LOGS, f"{path}.{name}", value)) == expected
-
-
-def test_nothing_is_read_before(tmp_path: Path) -> None:
-    """The raw folder does not exist, yet the error is the spec's."""
-    spec = (SPECS / "short_video.yaml").read_text()
-    path = tmp_path / "spec.yaml"
-    path.write_text(spec.replace("position: {kind: dense}", "position: {kind: dense, source: dwell_ms}"))
-    with pytest.raises(StrataError, match="source: `dwell_ms` is an outcome"):
-        build_samples(path, tmp_path / "no logs", tmp_path / "out")
-    path.write_text(spec)
-    with pytest.raises(StrataError, match="no such folder"):
-        build_samples(path, tmp_path / "no logs", tmp_path / "out")
-    assert {file.name for file in tmp_path.iterdir()} == {"spec.yaml"}
