@@ -136,7 +136,7 @@ def digest_of_parts(folder: str, spec: Spec, own: str = "") -> str:
 
 
 def samples_fingerprint(spec: Spec) -> str:
-    """Tells apart specs that make other samples of the same logs; their order of columns is of no account."""
+    """Equal for specs that make the same samples of the same logs, whatever the order of their columns."""
     patterns = [pattern for stage in STAGES for pattern in (*stage.parts, *stage.by_days) if ORDER not in pattern]
     patterns = [pattern for of_stage in patterns for pattern in _for_any(of_stage)]
     return _digest(_select(all_parts(spec), [*patterns, *CHECKED_AT_THE_END]))
