@@ -3,6 +3,7 @@
 .venv/bin/strata build --spec feature_specs/short_video.yaml --raw demo/raw --out demo/samples
 """
 
+import signal
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -27,6 +28,7 @@ def main() -> None:
     word, *words = sys.argv[1:] or ["--help"]
     with one_line_errors(quiet=not is_first_rank()):
         if word in ("-h", "--help"):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `strata | head` ends in silence
             print(overview())
         elif word == "--version":
             print(f"strata {version('strata')}")
