@@ -142,7 +142,7 @@ def test_a_report_says_where_a_run_comes_from(days: Days):
     assert days.done["test"].stdout == "monday-test/report.html\n"  # nothing was mapped
     page = (days.folder / "monday-again" / "report.html").read_text()
     own = days.before
-    for said in (f"{own.rows('train'):,} rows, {own.period('train')}", f"valid, {days.after.period('valid')}"):
+    for said in (f"{own.rows('train'):,} rows\n{own.period('train')}", f"valid, {days.after.period('valid')}"):
         assert said in page
     *remarks, last = days.done["the same day"].stdout.splitlines()
     assert last == "monday-again/report.html"
