@@ -72,7 +72,7 @@ def deepctr_torch(
     spec: Spec, config: ModelConfig, x: Arrays, y: np.ndarray, batch_size: int, adam: dict[str, Any]
 ) -> None:
     """One epoch of DeepCTR-Torch's `fit`, which takes ids and numbers as one matrix of float32."""
-    # The package wants it only to ask a package index for a newer version whenever it is imported, and carries on without.
+    # The package wants it only to ask an index for a newer version whenever it is imported, and carries on without.
     sys.modules["requests"] = ModuleType("requests")
     from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
     from deepctr_torch.models.multitask import PLE
