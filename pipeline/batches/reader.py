@@ -43,6 +43,9 @@ class BatchReader:
     seed: int = 0
     rank: int = 0
     ranks: int = 1
+    rank_here: int = 0
+    ranks_here: int = 1
+    """Of the ranks on this machine, which divide the checking of the files."""
 
     @property
     def steps(self) -> int:
@@ -123,7 +126,7 @@ class BatchReader:
 
     @cached_property
     def _groups(self) -> RowGroups:
-        return RowGroups(self.store, self.manifest, self.split, self.rank, self.ranks)
+        return RowGroups(self.store, self.manifest, self.split, self.rank_here, self.ranks_here)
 
 
 def _take(rows: pa.Table, order: np.ndarray) -> pa.Table:

@@ -32,7 +32,10 @@ class RowGroups:
     """The row groups of a split, in stored order. Raises StrataError if a file is damaged."""
 
     def __init__(self, store: Path, manifest: Manifest, split: SplitName, rank: int = 0, ranks: int = 1) -> None:
-        """Reads the footers of all files, and checks all that this rank's share of the files holds."""
+        """Reads the footers of all files, and checks all that this rank's share of the files holds.
+
+        `ranks` are those of this machine: another machine may read a copy of its own, with damage of its own.
+        """
         self._store = store
         self._spec = manifest.spec
         self._table_rows = manifest.learned.table_rows

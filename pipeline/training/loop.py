@@ -248,6 +248,8 @@ class Loop:
             seed=self.config.seed,
             rank=self.rank.rank,
             ranks=self.rank.ranks,
+            rank_here=self.rank.rank_here,
+            ranks_here=self.rank.ranks_here,
         )
 
     def _batches(self, reader: BatchReader, epoch: int, first_step: int) -> Prefetcher[Batch]:

@@ -20,11 +20,16 @@ from pipeline.errors import StrataError
 
 @dataclass(frozen=True)
 class Rank:
-    """This process, number `rank` of `ranks`. The first one reports for all."""
+    """This process, number `rank` of `ranks`, and `rank_here` of the `ranks_here` of its machine.
+
+    The first one reports for all.
+    """
 
     rank: int
     ranks: int
     device: torch.device
+    rank_here: int = 0
+    ranks_here: int = 1
 
     @property
     def first(self) -> bool:
@@ -92,7 +97,7 @@ def process_group(wanted: Literal["auto", "cpu", "cuda"]) -> Iterator[Rank]:
     else:
         dist.init_process_group(backend, rank=0, world_size=1, store=HashStore())
     try:
-        yield Rank(dist.get_rank(), dist.get_world_size(), device)
+        yield Rank(dist.get_rank(), dist.get_world_size(), device, rank_here, ranks_here)
     finally:
         dist.destroy_process_group()
 

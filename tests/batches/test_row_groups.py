@@ -87,6 +87,16 @@ def test_every_file_is_checked_by_one_of_the_ranks(damaged: Path, manifest: Mani
         file.write_bytes(whole)
 
 
+def test_each_machine_checks_its_own_copy(damaged: Path, manifest: Manifest):
+    """Two machines with a rank each: both find the damage of the copy that they read, whoever has the lower rank."""
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    for rank in range(2):
+        reader = BatchReader(damaged.parents[2], manifest, "test", 64, 1024, rank=rank, ranks=2)
+        with pytest.raises(LocalError, match="is not what was written"):
+            next(reader.batches(epoch=0))
+
+
 def as_written(file: Path, manifest: Manifest) -> Manifest:
     """The manifest of a build that wrote the file as it is now."""
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
