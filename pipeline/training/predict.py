@@ -85,7 +85,7 @@ class Prediction:
         chosen_by = set(self.trained.days("valid")) & set(self.store.days(self.split))
         if chosen_by and self.split != "valid":
             found["validated on"] = (
-                f"{', '.join(sorted(chosen_by))} chose the best checkpoint of the run, so its figures flatter a little"
+                f"{', '.join(sorted(chosen_by))} chose the best checkpoint of the run, so its figures are slightly high"
             )
         return found
 

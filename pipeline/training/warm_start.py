@@ -97,18 +97,18 @@ def fill_table(
 
     `origins` has for each row of the whole table its row in the earlier run, or NEW; int64 [rows].
     """
-    for chunk in weights:
-        first = chunk.offsets[0]
-        _fill(chunk.tensor, origins[first : first + len(chunk.tensor)], partial(_weights, stored, chunk), block_rows)
-    for chunk in sums:
-        first = first_row(chunk, len(origins))
-        before = partial(undivided_sums, stored, chunk.name)
-        _fill(chunk.tensor, origins[first : first + len(chunk.tensor)], before, block_rows)
+    for shard in weights:
+        first = shard.offsets[0]
+        _fill(shard.tensor, origins[first : first + len(shard.tensor)], partial(_weights, stored, shard), block_rows)
+    for shard in sums:
+        first = first_row(shard, len(origins))
+        before = partial(undivided_sums, stored, shard.name)
+        _fill(shard.tensor, origins[first : first + len(shard.tensor)], before, block_rows)
 
 
-def _weights(stored: StoredTensors, chunk: TensorShard, first: int, last: int) -> Tensor:
-    """The rows `first` to `last`, exclusive, of the columns that a chunk has."""
-    return stored.read(chunk.name, (first, chunk.offsets[1]), (last - first, chunk.tensor.shape[1]))
+def _weights(stored: StoredTensors, shard: TensorShard, first: int, last: int) -> Tensor:
+    """The rows `first` to `last`, exclusive, of the columns that a shard has."""
+    return stored.read(shard.name, (first, shard.offsets[1]), (last - first, shard.tensor.shape[1]))
 
 
 def _fill(rows: Tensor, origins: Tensor, before: Callable[[int, int], Tensor], block_rows: int) -> None:
