@@ -20,18 +20,6 @@ from pipeline.spec.spec import Spec
 from pipeline.storage import Folder
 
 WIDTH = 26
-WORDS = {
-    "dealt": "dealing",
-    "profiles": "profiles",
-    "attributed": "attribution",
-    "profiled": "profiles in force",
-    "counted": "counters",
-    "daily": "counters",
-    "windows": "counters",
-    "drafts": "drafts",
-    "learned": "vocabularies",
-    "encoded": "encoding",
-}
 NO_TASK = {
     BY_DAYS: "is done again for days whose split changes: encoding; and vocabularies, if training days change",
     AT_THE_END: "nothing is done again; labels are checked",
@@ -43,8 +31,8 @@ def redone(stage: str) -> str:
     """What a changed part redoes: the first stage that depends on it, and later ones as far as their input changes."""
     if stage in NO_TASK:
         return NO_TASK[stage]
-    names = dict.fromkeys(WORDS[later] for later in stages_after(stage))
-    return f"is done again for all days, from {WORDS[stage]} on ({', '.join(names)})"
+    words = list(dict.fromkeys(later.word for later in stages_after(stage)))
+    return f"is done again for all days, from {words[0]} on ({', '.join(words)})"
 
 
 def explain_build(

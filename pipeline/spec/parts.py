@@ -26,7 +26,7 @@ NAMES, ORDER = " (names)", " (order)"
 
 @dataclass(frozen=True)
 class Stage:
-    """Tasks of one kind, by the folder of their results below `.work`.
+    """Tasks of one kind, by the folder of their results below `.work`, and the word by which a user knows them.
 
     `parts` are patterns of the keys that they depend on. `*` stands for a name, at the end for all below; `{own}` for
     the key of what the task is about, such as a raw table. By way of `by_days` a task depends on the split of its own
@@ -34,6 +34,7 @@ class Stage:
     """
 
     folder: str
+    word: str
     parts: tuple[str, ...] = ()
     by_days: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class Stage:
 STAGES = (
     Stage(
         "dealt",
+        "dealing",
         (
             "logs.timezone",
             "logs.impression.id",
@@ -55,9 +57,10 @@ STAGES = (
             "{own}.valid_from",
         ),
     ),
-    Stage("profiles", ("{own}.columns.*", "{own}.key", "{own}.valid_from"), after=("dealt",)),
+    Stage("profiles", "profiles", ("{own}.columns.*", "{own}.key", "{own}.valid_from"), after=("dealt",)),
     Stage(
         "attributed",
+        "attribution",
         (
             "logs.timezone",
             "logs.impression.columns.*",
@@ -73,6 +76,7 @@ STAGES = (
     ),
     Stage(
         "profiled",
+        "profiles in force",
         (
             "logs.profiles.*.columns.*",
             "logs.profiles.*.key",
@@ -83,12 +87,14 @@ STAGES = (
     ),
     Stage(
         "counted",
+        "counters",
         ("logs.day", "columns.*", "counters.by.*", "counters.measures.*"),
         after=("attributed", "profiled"),
     ),
-    Stage("daily", (), after=("counted",)),
-    Stage("windows", ("counters.*",), after=("daily",)),
+    Stage("daily", "counters", (), after=("counted",)),
+    Stage("windows", "counters", ("counters.*",), after=("daily",)),
     Stage(
+        "drafts",
         "drafts",
         (
             "logs.day",
@@ -108,12 +114,14 @@ STAGES = (
     ),
     Stage(
         "learned",
+        "vocabularies",
         ("{own}.encode", "{own}.min_count", "{own}.buckets", "{own}.normalise"),
         by_days=("split.*",),
         after=("drafts",),
     ),
     Stage(
         "encoded",
+        "encoding",
         (
             *("tables.*.encode", "tables.*.min_count", "tables.*.rows", "tables.*.buckets", "tables.*.boundaries"),
             *("objectives.*.baseline_by", f"features{ORDER}", f"objectives{ORDER}", f"scenes{ORDER}"),
@@ -162,13 +170,13 @@ def changed_parts(old: Spec, new: Spec) -> dict[str, list[str]]:
     return {stage: names for stage in order if (names := sorted(name for name, of in first.items() if of == stage))}
 
 
-def stages_after(folder: str) -> list[str]:
+def stages_after(folder: str) -> list[Stage]:
     """The stage and all that build on it, directly or not."""
-    found = [folder]
+    found: dict[str, Stage] = {}
     for stage in STAGES:
-        if set(stage.after) & set(found):
-            found.append(stage.folder)
-    return found
+        if stage.folder == folder or found.keys() & {*stage.after}:
+            found[stage.folder] = stage
+    return list(found.values())
 
 
 def all_parts(spec: Spec) -> Parts:

@@ -69,7 +69,7 @@ def test_a_build_does_what_explain_says_of_any_changed_value(key: str, built: Pa
     done_again = {folder for folder, earlier in before.items() if receipts(store, folder) - earlier}
     first = [stage for stage in found if stage not in (BY_DAYS, AT_THE_END, NO_STAGE)]
     assert done_again >= set(first[:1])
-    promised = {later for stage in first for later in stages_after(stage)}
+    promised = {later.folder for stage in first for later in stages_after(stage)}
     promised |= {"learned", "encoded"} if BY_DAYS in found else set()
     assert done_again <= promised
     same_samples = found.keys() == {NO_STAGE}

@@ -154,5 +154,5 @@ def test_every_stage_but_the_first_builds_on_earlier_ones() -> None:
     for at, stage in enumerate(STAGES):
         assert set(stage.after) <= set(folders[:at])
         assert bool(stage.after) == (at > 0)
-    assert stages_after("dealt") == folders
-    assert stages_after("learned") == ["learned", "encoded"]
+    assert [stage.folder for stage in stages_after("dealt")] == folders
+    assert [stage.folder for stage in stages_after("learned")] == ["learned", "encoded"]
